@@ -1,0 +1,32 @@
+/**
+ * The backends by name; only the chosen one's modules are loaded.
+ *
+ * @module
+ */
+
+import { ConfigError } from "../errors.ts";
+import type { ObjectStore } from "../store/store.ts";
+import type { BackendName, ResolvedConfig } from "./config.ts";
+
+type Open = (config: ResolvedConfig) => Promise<ObjectStore>;
+
+const BACKENDS: Readonly<Partial<Record<BackendName, Open>>> = {
+  memory: async () => (await import("../store/memory.ts")).openMemoryStore(),
+  shm: async ({ directory, poolBytes }) =>
+    (await import("../store/shm.ts")).openShmStore({
+      ...(directory === undefined ? {} : { directory }),
+      poolBytes,
+    }),
+};
+
+/** Opens the store of the configured backend. */
+export function openStore(config: ResolvedConfig): Promise<ObjectStore> {
+  const open = BACKENDS[config.backend];
+  if (open === undefined) {
+    throw new ConfigError(`the backend ${config.backend} is not part of this version`, {
+      expected: Object.keys(BACKENDS),
+      hint: `use ${Object.keys(BACKENDS).join(" or ")}`,
+    });
+  }
+  return open(config);
+}
