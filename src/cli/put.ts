@@ -1,0 +1,81 @@
+/**
+ * `put`: files into the store.
+ *
+ * @module
+ */
+
+import { Batch } from "../batch/batch.ts";
+import { type Command, type Invocation, STORE } from "./command.ts";
+import { configOf, connect } from "./connect.ts";
+import { writeWhole } from "./files.ts";
+import { formatOf, readInputs } from "./inputs.ts";
+import type { FieldSchema } from "../transfer/field_schema.ts";
+import { readSchemaFile } from "./schema.ts";
+import { formatBytes, formatRate, plural, toJson } from "./terminal.ts";
+
+/** The command. */
+export const put: Command = {
+  name: "put",
+  synopsis: "INPUT… [--handle FILE]",
+  summary: "write files into the store as one batch",
+  options: {
+    handle: { type: "string", value: "FILE", help: "where the handle goes; default stdout" },
+    partition: { type: "string", value: "NAME", help: "default default" },
+    stage: { type: "string", value: "NAME", help: "default default" },
+    schema: { type: "string", value: "FILE", help: "what fields are, instead of inferring it" },
+    "tensor-encoding": {
+      type: "string",
+      value: "torch|numpy",
+      help: "how tensors are stored; default torch",
+    },
+    ...STORE,
+  },
+  positionals: [1, Infinity],
+  run,
+};
+
+async function run(call: Invocation): Promise<void> {
+  const { positionals: inputs, terminal } = call;
+  inputs.forEach(formatOf);
+  const config = configOf(call);
+  terminal.status(`reading ${inputs.join(", ")} …`);
+  const { rows, columns } = readInputs(inputs, schemaOf(call, config.fieldSchemas));
+  await using transfer = await connect(config);
+  terminal.status(`writing ${plural(rows, "row")} …`);
+  const start = performance.now();
+  const partition = call.text("partition") ?? "default";
+  const batch = await transfer.put(partition, null, new Batch(rows, columns), rows, {
+    stage: call.text("stage"),
+  });
+  const ms = performance.now() - start;
+  const { bytesWritten: bytes } = await transfer.info();
+  const handle = batch.toHandle();
+  const file = call.text("handle");
+  if (file !== undefined) {
+    try {
+      await writeWhole(file, (output) => output.write(new TextEncoder().encode(`${toJson(handle)}\n`)));
+    } catch (error) {
+      // Without its handle nobody would find the batch.
+      await batch.drop().catch(() => {});
+      throw error;
+    }
+  }
+  const facts = { partition, rows, fields: batch.fields, bytes, ms: Math.round(ms) };
+  const note = () =>
+    `${plural(rows, "row")}, ${plural(batch.fields.length, "field")}, ${formatBytes(bytes)} ` +
+    `in ${Math.round(ms)} ms (${formatRate(bytes, ms)})`;
+  if (file !== undefined) terminal.outcome({ ...facts, handle: file }, note);
+  else {
+    terminal.note(note());
+    terminal.result({ ...facts, handle }, () => toJson(handle));
+  }
+}
+
+/** The configuration's field schemas and, before them, those of --schema. */
+function schemaOf(call: Invocation, configured: ReadonlyMap<string, FieldSchema>): Map<string, FieldSchema> {
+  const file = call.text("schema");
+  return new Map([
+    ...configured,
+    ...(file === undefined ? [] : readSchemaFile(file)),
+  ]);
+}
