@@ -12,6 +12,7 @@ import { type Command, parseCommand } from "./command.ts";
 import { demo } from "./demo.ts";
 import { demoConsumer, demoProducer } from "./demo_roles.ts";
 import { drop } from "./drop.ts";
+import { gc } from "./gc.ts";
 import { get } from "./get.ts";
 import { details, overview } from "./help.ts";
 import { ls } from "./ls.ts";
@@ -20,7 +21,7 @@ import { stat } from "./stat.ts";
 import { Terminal } from "./terminal.ts";
 import { UsageError } from "./usage.ts";
 
-const COMMANDS: readonly Command[] = [put, get, stat, ls, drop, demo, demoProducer, demoConsumer];
+const COMMANDS: readonly Command[] = [put, get, stat, ls, drop, gc, demo, demoProducer, demoConsumer];
 
 /**
  * Runs one command line.

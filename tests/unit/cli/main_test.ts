@@ -32,7 +32,7 @@ describe("the command line", () => {
     using folder = new TemporaryFolder();
     const place = placeIn(folder);
     const help = succeed(place, "help");
-    for (const name of ["put", "get", "stat", "ls", "drop", "demo"]) {
+    for (const name of ["put", "get", "stat", "ls", "drop", "gc", "demo"]) {
       assert.match(help, new RegExp(`^  ${name} `, "m"));
     }
     assert.doesNotMatch(help, /demo-/);
@@ -189,6 +189,18 @@ describe("the command line", () => {
     assert.match(failure(batchferry(place, "get", "h.json", "-o", "o.jsonl"), 1), /^DROPPED: /);
     assert.match(failure(batchferry(place, "stat", "h.json"), 1), /^DROPPED: /);
     assert.equal(JSON.parse(succeed(place, "ls", "--json")).bundles.length, 0);
+  });
+
+  it("drops what has outlived its time, and nothing else", () => {
+    using folder = new TemporaryFolder();
+    const place = placeIn(folder);
+    folder.write("a.jsonl", '{"a":1}\n');
+    folder.write("short.json", '{"ttlMs":1}');
+    succeed(place, "put", "a.jsonl", "--handle", "kept.json");
+    succeed(place, "put", "a.jsonl", "--handle", "old.json", "--config", "short.json");
+    assert.deepEqual(JSON.parse(succeed(place, "gc", "--json")), { dropped: 1 });
+    assert.match(failure(batchferry(place, "stat", "old.json"), 1), /^DROPPED: /);
+    succeed(place, "drop", "kept.json");
   });
 
   it("shows the shape of tensors", () => {
