@@ -188,7 +188,7 @@ class ShmStore:
         with suppress(FileExistsError):
             os.mkdir(self.root, 0o700)
         info = os.lstat(self.root)
-        mode = stat.S_IMODE(info.st_mode)
+        mode = info.st_mode & 0o777
         if not stat.S_ISDIR(info.st_mode):
             raise NotADirectoryError(errno.ENOTDIR, "is no folder; remove it or use another directory", self.root)
         if (mode, info.st_uid) != (0o700, os.geteuid()):

@@ -168,12 +168,13 @@ export class Session {
 
   /** Takes in a bundle that this process has just written. */
   adopt(
-    { bundle: info, bytes }: BuiltBundle,
+    { bundle: info, bytes, objects }: BuiltBundle,
     { columns, rowIds, base, storageGroupId }: WriteRequest,
   ): StoredBundle {
     this.counters.bytesWritten += bytes;
     const bundle = new StoredBundle(info.manifestKey, { ...hintOf(info), storageGroupId });
     bundle.info = info;
+    bundle.manifestBytes = objects.at(-1)?.parts.reduce((sum, part) => sum + part.byteLength, 0);
     if (base === undefined) bundle.fieldNames = [...columns.keys()];
     this.#bundles.set(info.manifestKey, bundle);
     this.#catalog?.added(bundle, rowIds ?? undefined);

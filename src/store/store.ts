@@ -109,5 +109,5 @@ export interface ObjectStore extends AsyncDisposable {
 
 /** The object id of a key: everything up to its last segment of 32 hex digits, or undefined. */
 export function objectIdOf(key: string): string | undefined {
-  return /^(.*(?:^|\/)[0-9a-f]{32})(?:\/|$)/.exec(key)?.[1];
+  return /^(.*(?:^|\/)[0-9a-f]{32})(?:\/|$)/s.exec(key)?.[1];
 }

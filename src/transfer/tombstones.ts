@@ -11,7 +11,7 @@ import { RowSet } from "../batch/rowset.ts";
 import { manifestKeyOf, newObjectId } from "../bundle/names.ts";
 import { CorruptionError } from "../errors.ts";
 
-const KEY = /^(.*\/[0-9a-f]{32})\/tombstones\/[0-9a-z]+$/;
+const KEY = /^(.*\/[0-9a-f]{32})\/tombstones\/[0-9a-z]+$/s;
 
 /** True for the key of a tombstone. */
 export function isTombstoneKey(key: string): boolean {

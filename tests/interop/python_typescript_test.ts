@@ -29,7 +29,7 @@ import { bytesOfHex, columnIn, columnOut, hexOf, type Row, select, type Values }
 
 const SERVER = join(ROOT, "tests", "interop", "python", "server.py");
 const { executable = "", skip } = await setUpPython();
-const PARTITIONS = ["step-7", "p q", "é 名", "%", "a".repeat(260), ".."];
+const PARTITIONS = ["step-7", "p q", "é 名", "%", "a".repeat(260), "..", "é\u2028"];
 
 /** The rows Python is asked for: all, Python's slice, or positions. */
 type Selection = null | { readonly slice: readonly [number, number, number] } | readonly number[];

@@ -131,7 +131,8 @@ export class Root {
     if (found === -ENOENT) return; // removed again by another's close: the caller's next step fails, and it comes back
     if (found < 0) throw systemError("look at", path, found);
     const uid = sys.geteuid();
-    const mode = stat.mode & 0o7777;
+    // a set-gid bit, which the folder inherits from the one above, lets nobody in
+    const mode = stat.mode & 0o777;
     // anybody may have made this name in a shared folder; what is read from it is trusted
     if (stat.isDirectory() && stat.uid === uid && mode === FOLDER_MODE) return;
     const actual = stat.isDirectory()
