@@ -180,11 +180,16 @@ async function benchColumns(transfer: TransferBackend): Promise<void> {
 async function benchAlgebra(): Promise<void> {
   const store = await openMemoryStore();
   let asked = 0;
+  let askedAt = 0;
   const planned = new Proxy(store, {
     get(target, name) {
       // what would be read is counted and not read: the plan alone is timed
       if (name === "read") {
-        return (ranges: readonly unknown[]) => Promise.resolve(void (asked += ranges.length));
+        return (ranges: readonly unknown[]) => {
+          if (asked === 0) askedAt = performance.now();
+          asked += ranges.length;
+          return Promise.resolve();
+        };
       }
       const value = Reflect.get(target, name, target) as unknown;
       return typeof value === "function" ? value.bind(target) : value;
@@ -208,10 +213,13 @@ async function benchAlgebra(): Promise<void> {
         batch = concat(parts).slice(undefined, undefined, -1).selectRows(mask).rename({ x: "z" }).slice(1000);
       }),
     );
-    plans.push(await timed(() => batch.materialize(["z"])));
+    asked = 0;
+    const start = performance.now();
+    await batch.materialize(["z"]);
+    plans.push(askedAt - start);
   }
   report("10,000 pieces, 1,000,000 rows: five operations", median(operations), "ms");
-  report("10,000 pieces, 1,000,000 rows: plan of reading one column", median(plans), "ms");
+  report("10,000 pieces, 1,000,000 rows: plan until the first read", median(plans), "ms");
   if (asked === 0) throw new Error("nothing was planned");
 
   const ranks: ColumnRemoteBatch[] = [];

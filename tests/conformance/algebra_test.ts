@@ -7,7 +7,6 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import {
-  type Batch,
   type Column,
   concat,
   json,
@@ -19,7 +18,22 @@ import {
   tensor,
   type TransferBackend,
 } from "../../mod.ts";
-import { newSeed, Random, scaled, temporaryFolder } from "../support/runtime.ts";
+import { spawn } from "node:child_process";
+import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
+import {
+  command,
+  newSeed,
+  Random,
+  RUNTIME,
+  type RuntimeName,
+  RUNTIMES,
+  scaled,
+  temporaryFolder,
+} from "../support/runtime.ts";
+import { plain as plainOf } from "./suite.ts";
+
+const READER = fileURLToPath(new URL("./algebra_reader.ts", import.meta.url));
 
 type Row = Record<string, unknown>;
 
@@ -62,17 +76,23 @@ interface Pair {
   readonly fields: readonly string[];
 }
 
-function plainOf(batch: Batch): Row[] {
-  return [...batch].map((row) =>
-    Object.fromEntries(
-      Object.entries(row).map(([name, value]) => [
-        name,
-        typeof value === "object" && value !== null && "toNested" in value
-          ? (value as { toNested(): unknown }).toNested()
-          : value,
-      ]),
-    )
-  );
+/** A process of the other runtime that reads what handles stand for; undefined where nothing is shared. */
+function startReader(directory: string): { ask(handle: string): Promise<string>; stop(): Promise<void> } {
+  const other = RUNTIMES.find((runtime) => runtime !== RUNTIME) as RuntimeName;
+  const [file, ...args] = command(other, READER, [directory]) as [string, ...string[]];
+  const child = spawn(file, args, { stdio: ["pipe", "pipe", "inherit"] });
+  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
+  const ended = new Promise<void>((resolve) => child.on("close", () => resolve()));
+  return {
+    ask: async (handle) => {
+      child.stdin.write(`${handle}\n`);
+      return (await lines.next()).value as string;
+    },
+    stop: async () => {
+      child.stdin.end();
+      await ended;
+    },
+  };
 }
 
 let counter = 0;
@@ -223,6 +243,7 @@ async function chains(count: number, backend: "memory" | "shm", bound: boolean):
   const config = { backend, directory: folder.path };
   const transfer = await openTransfer(config);
   const other = backend === "shm" ? await openTransfer(config) : transfer;
+  const reader = backend === "shm" ? startReader(folder.path) : undefined;
   try {
     for (let chain = 0; chain < count; chain++) {
       const random = new Random(seed + chain);
@@ -245,6 +266,8 @@ async function chains(count: number, backend: "memory" | "shm", bound: boolean):
         // a process that knows nothing but the handle reads the same
         const imported = other.importHandle(JSON.stringify(pair.remote.toHandle()));
         assert.deepEqual(plainOf(await imported.materialize()), pair.plain);
+        const text = await reader?.ask(JSON.stringify(pair.remote.toHandle()));
+        if (text !== undefined) assert.deepEqual(JSON.parse(text), pair.plain);
         using lease = await imported.borrow();
         assert.deepEqual(plainOf(lease.batch), pair.plain);
       } catch (error) {
@@ -255,6 +278,7 @@ async function chains(count: number, backend: "memory" | "shm", bound: boolean):
     }
     assert.deepEqual(await transfer.list(), []);
   } finally {
+    await reader?.stop();
     await other.close();
     await transfer.close();
   }
