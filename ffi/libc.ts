@@ -59,6 +59,16 @@ const TABLE = {
     c: "void *mmap(void *address, size_t length, int prot, int flags, int fd, off_t offset)",
   },
   munmap: { args: ["pointer", "usize"], result: "i32", c: "int munmap(void *address, size_t length)" },
+  memfd_create: {
+    args: ["buffer", "u32"],
+    result: "i32",
+    c: "int memfd_create(const char *name, unsigned int flags)",
+  },
+  setenv: {
+    args: ["buffer", "buffer", "i32"],
+    result: "i32",
+    c: "int setenv(const char *name, const char *value, int overwrite)",
+  },
   madvise: {
     args: ["pointer", "usize", "i32"],
     result: "i32",
@@ -145,6 +155,7 @@ export const MAP_PRIVATE = 0x02;
 export const MAP_ANONYMOUS = 0x20;
 export const MAP_NORESERVE = 0x4000;
 export const MAP_POPULATE = 0x8000;
+const MFD_CLOEXEC = 1;
 export const MADV_DONTNEED = 4;
 export const MADV_HUGEPAGE = 14;
 export const MADV_POPULATE_WRITE = 23;
@@ -291,6 +302,7 @@ const {
   posix_fallocate: fallocate,
   posix_fallocate_blocking: fallocateBlocking,
   mmap,
+  memfd_create,
   munmap,
   madvise,
   flock,
@@ -385,6 +397,12 @@ export const sys = {
   mmap(bytes: number, prot: number, flags: number, fd: number, offset: number): bigint {
     const address = mmap(0n, BigInt(bytes), prot, flags, fd, BigInt(offset));
     return address === MAP_FAILED ? BigInt(failed()) : address;
+  },
+
+  /** A file that is nowhere, closed on exec: the descriptor, or −errno. */
+  memfd(name: Uint8Array): number {
+    const fd = memfd_create(name, MFD_CLOEXEC);
+    return fd < 0 ? failed() : fd;
   },
 
   /** Every view of the memory must have been detached before. */

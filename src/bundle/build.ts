@@ -40,7 +40,7 @@ export interface BuildOptions {
   /** The most bytes a chunk should have; null for one chunk per payload. */
   readonly chunkBytes: number | null;
   /** Whether chunks carry a CRC-32. */
-  readonly checksums: boolean;
+  readonly checksums: boolean | "written";
   /**
    * Whether our own facts are stored. Without them only the handle can tell how to read non-tensor fields.
    */
@@ -63,12 +63,15 @@ export interface BuildOptions {
 
 /** A bundle that is ready to be written. */
 export interface BuiltBundle {
+  /** `PREFIX/PARTITION/HEX`. */
+  readonly objectId: string;
+  /** Where the store computes the checksums, known in full only after all objects but the manifest were written. */
   readonly bundle: BundleInfo;
   /**
    * In the order they must be written: meta, members, side objects, the manifest last. Parts are not copied.
    */
   readonly objects: StoreObject[];
-  /** Bytes of all objects. */
+  /** Bytes of all objects; known when `bundle` is. */
   readonly bytes: number;
 }
 
@@ -125,20 +128,42 @@ export function buildBundle(options: BuildOptions): BuiltBundle {
     ...(base === undefined ? {} : inherited(base, options, `${partition}/${hex}`)),
     ...(rowIds.objects.length === 0 ? {} : { cleanupKeys: rowIds.objects.map(({ key }) => key) }),
   };
-  const manifestBytes = writeManifest(manifest);
   const manifestKey = manifestKeyOf(objectId);
-  objects.push({ key: manifestKey, parts: [manifestBytes] });
-  return {
-    bundle: bundleOf(
+  const manifestBytes = once(() => writeManifest(manifest));
+  objects.push({
+    key: manifestKey,
+    get parts() {
+      return [manifestBytes()];
+    },
+  });
+  const bundle = once(() =>
+    bundleOf(
       manifestKey,
       manifest,
       meta,
-      manifestBytes.byteLength,
+      manifestBytes().byteLength,
       base === undefined ? encoded : new Map([...base.encoded, ...encoded]),
-    ),
+    )
+  );
+  return {
+    objectId,
     objects,
-    bytes: objects.reduce((sum, { parts }) => parts.reduce((bytes, part) => bytes + part.byteLength, sum), 0),
+    get bundle() {
+      return bundle();
+    },
+    get bytes() {
+      return objects.reduce(
+        (sum, { parts }) => parts.reduce((bytes, part) => bytes + part.byteLength, sum),
+        0,
+      );
+    },
   };
+}
+
+/** A value made when it is first asked for. */
+function once<T>(make: () => T): () => T {
+  let made: { readonly value: T } | undefined;
+  return () => (made ??= { value: make() }).value;
 }
 
 /** A merged manifest must say the same of its batch as the one it takes over, as Python demands. */

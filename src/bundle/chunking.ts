@@ -13,8 +13,8 @@ import { chunkKeyOf } from "./names.ts";
 export interface ChunkOptions {
   /** The most bytes a chunk should have; null for one chunk per payload. */
   readonly chunkBytes: number | null;
-  /** Whether chunks carry a CRC-32. */
-  readonly checksums: boolean;
+  /** Whether chunks carry a CRC-32; with `written` the store tells it while it writes them. */
+  readonly checksums: boolean | "written";
 }
 
 /** A payload to be stored. */
@@ -44,6 +44,12 @@ export function cutPayload(
   sizes.forEach((size, index) => {
     const key = chunkKeyOf(source.key, index, sizes.length);
     const parts = cutter.take(size);
+    if (options.checksums === "written") {
+      const chunk: { -readonly [K in keyof ChunkSpec]: ChunkSpec[K] } = { key, bytes: size };
+      chunks.push(chunk);
+      objects.push({ key, parts, written: (sum) => void (chunk.crc32 = sum) });
+      return;
+    }
     const sum = options.checksums ? parts.reduce((crc, part) => crc32(part, crc), 0) : undefined;
     chunks.push({ key, bytes: size, ...(sum === undefined ? {} : { crc32: sum }) });
     objects.push({ key, parts });

@@ -8,7 +8,7 @@ import { crc32 } from "node:zlib";
 import { MAX_PAYLOAD_BYTES } from "../batch/tensor.ts";
 import { CorruptionError, SchemaError } from "../errors.ts";
 import type { ReadRange } from "../store/store.ts";
-import type { PayloadSpec } from "./manifest.ts";
+import type { ChunkSpec, PayloadSpec } from "./manifest.ts";
 
 /** `into.byteLength` bytes of a member's payload, from `offset`. */
 export interface PayloadRange {
@@ -22,10 +22,9 @@ export interface PayloadRange {
  */
 export type Reading<Result> = Generator<readonly PayloadRange[], Result, void>;
 
-/** A range of one stored object. */
+/** A range of one stored object, of which the manifest knows the size. */
 export interface ChunkRange extends ReadRange {
-  /** The checksum that the bytes must have; set where the range is a whole chunk with a checksum. */
-  readonly crc32?: number;
+  readonly object: ChunkSpec;
 }
 
 /**
@@ -52,12 +51,11 @@ export function payloadToChunks(payload: PayloadSpec, ranges: readonly PayloadRa
       const inside = offset + done - (starts?.[index] ?? 0);
       const length = Math.min(chunk.bytes - inside, into.byteLength - done);
       if (length === 0) continue;
-      const whole = length === chunk.bytes && chunk.crc32 !== undefined;
       out.push({
         key: chunk.key,
         offset: inside,
         into: length === into.byteLength ? into : into.subarray(done, done + length),
-        ...(whole ? { crc32: chunk.crc32! } : {}),
+        object: chunk,
       });
       done += length;
     }
@@ -97,18 +95,19 @@ export function wholePayloadReads(payload: PayloadSpec): { bytes: Uint8Array; ra
 }
 
 /**
- * Checks the checksums of ranges that were read.
+ * Checks the checksums of ranges that were read and are whole objects.
  *
  * @throws CorruptionError for the first one that differs.
  */
-export function verifyRanges(ranges: readonly ChunkRange[]): void {
+export function verifyRanges(ranges: readonly ReadRange[]): void {
   for (const range of ranges) {
-    if (range.crc32 === undefined) continue;
+    const expected = range.object?.crc32;
+    if (expected === undefined || range.into.byteLength !== range.object?.bytes) continue;
     const actual = crc32(range.into);
-    if (actual !== range.crc32) {
+    if (actual !== expected) {
       throw new CorruptionError(`${range.key} does not have the checksum its manifest says`, {
         key: range.key,
-        expected: range.crc32,
+        expected,
         actual,
       });
     }

@@ -9,7 +9,7 @@ import { buildBundle, type BuiltBundle } from "../bundle/build.ts";
 import { type BundleInfo, openBundle } from "../bundle/bundle.ts";
 import { parseManifest, type PayloadSpec } from "../bundle/manifest.ts";
 import { newObjectId } from "../bundle/names.ts";
-import { allocate, wholePayloadReads } from "../bundle/ranges.ts";
+import { allocate, verifyRanges, wholePayloadReads } from "../bundle/ranges.ts";
 import { Deadline, type DeadlineOptions } from "../deadline.ts";
 import { CorruptionError, DataLostError, DroppedError } from "../errors.ts";
 import type { ObjectStore, ReadRange } from "../store/store.ts";
@@ -29,6 +29,8 @@ export interface SessionSettings {
   readonly ttlMs: number | null;
   /** Whether bundles carry `meta.batchferry`. */
   readonly annotations: boolean;
+  /** Whether checksums are checked of what a store that reads ranges gives; one that reads whole objects does it itself. */
+  readonly verify: boolean;
   /** The limit of a call that brings none, in milliseconds. */
   readonly timeoutMs: number;
 }
@@ -146,7 +148,7 @@ export class Session {
       columns: request.columns,
       tensorEncoding,
       chunkBytes: capabilities.chunkBytes,
-      checksums: capabilities.checksums,
+      checksums: capabilities.checksums ? "written" : false,
       annotations,
       rowIds: request.rowIds ?? { base: hex, count: request.rows },
       origin: request.origin === undefined ? null : piecesToJson(request.origin),
@@ -161,7 +163,7 @@ export class Session {
     const fix = this.catalog.checkForms(request.partition, request.columns);
     const built = this.build(request);
     deadline.check();
-    await this.store.writeBundle(built.bundle.objectId, built.objects, deadline.options);
+    await this.store.writeBundle(built.objectId, built.objects, deadline.options);
     fix();
     return this.adopt(built, request);
   }
@@ -231,10 +233,8 @@ export class Session {
     encoded: StoredBundle["encoded"],
     deadline: Deadline,
   ): Promise<{ info: BundleInfo; manifestBytes: number }> {
-    const bytes = await this.store.size(manifestKey, deadline.options);
-    if (bytes === undefined) throw dropped(manifestKey);
-    const manifestBytes = allocate(bytes, manifestKey);
-    await this.read([{ key: manifestKey, offset: 0, into: manifestBytes }], deadline);
+    const manifestBytes = await this.readObject(manifestKey, deadline);
+    if (manifestBytes === undefined) throw dropped(manifestKey);
     const manifest = parseManifest(manifestKey, manifestBytes);
     // a store that reads ranges tells sizes as cheaply; one that does not reads whole chunks, and checks them then
     const payloads = this.store.capabilities.rangeReads ? manifest.buffers.values() : [];
@@ -242,7 +242,25 @@ export class Session {
     for (const payload of payloads) await this.#checkSize(payload, false, deadline);
     const meta = wholePayloadReads(manifest.meta);
     await this.read(meta.ranges, deadline);
-    return { info: openBundle(manifestKey, manifestBytes, meta.bytes, encoded), manifestBytes: bytes };
+    return {
+      info: openBundle(manifestKey, manifestBytes, meta.bytes, encoded),
+      manifestBytes: manifestBytes.byteLength,
+    };
+  }
+
+  /** A whole small object, counted; undefined where it is absent. */
+  async readObject(key: string, deadline: Deadline): Promise<Uint8Array | undefined> {
+    deadline.check();
+    if (this.store.get !== undefined) {
+      const bytes = await this.store.get(key, deadline.options);
+      if (bytes !== undefined) this.#count(1, bytes.byteLength);
+      return bytes;
+    }
+    const size = await this.store.size(key, deadline.options);
+    if (size === undefined) return undefined;
+    const into = allocate(size, key);
+    await this.read([{ key, offset: 0, into }], deadline);
+    return into;
   }
 
   /** Nothing is allocated by what a manifest claims: a large payload must be there first. */
@@ -266,9 +284,14 @@ export class Session {
     deadline.check();
     if (ranges.length === 0) return;
     await this.store.read(ranges, deadline.options);
+    if (this.settings.verify && this.store.capabilities.rangeReads) verifyRanges(ranges);
     let bytes = 0;
     for (const range of ranges) bytes += range.into.byteLength;
-    this.counters.reads += ranges.length;
+    this.#count(ranges.length, bytes);
+  }
+
+  #count(reads: number, bytes: number): void {
+    this.counters.reads += reads;
     this.counters.bytesRead += bytes;
   }
 

@@ -28,7 +28,10 @@ export interface CallOptions {
 /** One object of a bundle: its bytes are the concatenation of `parts`. */
 export interface StoreObject {
   readonly key: string;
+  /** Asked for when the object's turn comes: a manifest's bytes have the checksums of what was written before it. */
   readonly parts: readonly Uint8Array[];
+  /** Called by a store whose `checksums` is true with the CRC-32 of the bytes, once it has them. */
+  readonly written?: ((crc32: number) => void) | undefined;
 }
 
 /** `into.byteLength` bytes of object `key`, from `offset`. */
@@ -36,6 +39,8 @@ export interface ReadRange {
   readonly key: string;
   readonly offset: number;
   readonly into: Uint8Array;
+  /** What the manifest says of the whole object; a store that reads whole objects needs it. */
+  readonly object?: { readonly bytes: number; readonly crc32?: number | undefined } | undefined;
 }
 
 /**
@@ -92,6 +97,8 @@ export interface ObjectStore extends AsyncDisposable {
   read(ranges: readonly ReadRange[], options?: CallOptions): Promise<void>;
   /** The size of an object, or undefined where it is absent. */
   size(key: string, options?: CallOptions): Promise<number | undefined>;
+  /** A whole small object, or undefined where it is absent; where that is one call instead of two. */
+  get?(key: string, options?: CallOptions): Promise<Uint8Array | undefined>;
   /** Payloads of the bundle `objectId`, in place. */
   view?(objectId: string, keys: readonly string[]): Lease;
   /**

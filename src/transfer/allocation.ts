@@ -161,7 +161,7 @@ class Allocation implements BatchAllocation {
     // tensors without elements are stored like the small rest
     lease.payloads.forEach((_, i) => placed[i] ??= { key: "", bytes: 0 });
     deadline.check();
-    await lease.publish(built.bundle.objectId, placed, rest, deadline.options);
+    await lease.publish(built.objectId, placed, rest, deadline.options);
     return this.#session.adopt(built, request);
   }
 

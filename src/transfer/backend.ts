@@ -97,6 +97,7 @@ export class TransferBackend implements AsyncDisposable {
       tensorEncoding: config.tensorEncoding,
       ttlMs: config.ttlMs,
       annotations: config.annotations,
+      verify: config.verify === "always",
       timeoutMs: config.timeoutMs,
     });
     this.#catalog = new Catalog(this.#session, new FieldForms(config.fieldSchemas));

@@ -11,7 +11,6 @@ import type { Json } from "../batch/json.ts";
 import { RowSet } from "../batch/rowset.ts";
 import type { BundleInfo } from "../bundle/bundle.ts";
 import { generatedRowId, splitManifestKey } from "../bundle/names.ts";
-import { allocate } from "../bundle/ranges.ts";
 import { parseRowIds } from "../bundle/row_ids.ts";
 import type { Deadline } from "../deadline.ts";
 import { DroppedError, NotFoundError } from "../errors.ts";
@@ -293,18 +292,9 @@ export class Catalog implements RowCatalog {
   }
 
   async #readIds(info: BundleInfo, key: string, deadline: Deadline): Promise<RowNames> {
-    const bytes = await this.#readObject(key, deadline);
+    const bytes = await this.#session.readObject(key, deadline);
     if (bytes === undefined) throw new DroppedError(`the row ids of ${info.manifestKey} are gone`, { key });
     return listed(parseRowIds(bytes, info.rows, key));
-  }
-
-  /** A whole small object; undefined where it is absent. */
-  async #readObject(key: string, deadline: Deadline): Promise<Uint8Array | undefined> {
-    const size = await this.#session.store.size(key, deadline.options);
-    if (size === undefined) return undefined;
-    const into = allocate(size, key);
-    await this.#session.read([{ key, offset: 0, into }], deadline);
-    return into;
   }
 
   /** What a bundle holds, or undefined where it was deleted meanwhile. */
@@ -358,7 +348,7 @@ export class Catalog implements RowCatalog {
   }
 
   async #readTombstone(key: string, deadline: Deadline): Promise<void> {
-    const bytes = await this.#readObject(key, deadline).catch((error) => {
+    const bytes = await this.#session.readObject(key, deadline).catch((error) => {
       if (error instanceof DroppedError) return undefined;
       throw error;
     });

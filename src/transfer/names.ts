@@ -6,7 +6,6 @@
 
 import { stringifyJson } from "../batch/json.ts";
 import { checkSegment } from "../bundle/names.ts";
-import { allocate } from "../bundle/ranges.ts";
 import type { Deadline } from "../deadline.ts";
 import { DroppedError, TimeoutError } from "../errors.ts";
 import type { RemoteBatch } from "../remote/remote_batch.ts";
@@ -49,16 +48,12 @@ export async function lookupHandle(
 ): Promise<string> {
   const key = nameKey(session, partition, name);
   for (let wait = FIRST_WAIT_MS;; wait = Math.min(wait * 2, LONGEST_WAIT_MS)) {
-    const size = await session.store.size(key, deadline.options);
-    if (size !== undefined) {
-      const into = allocate(size, key);
-      try {
-        await session.read([{ key, offset: 0, into }], deadline);
-        return new TextDecoder("utf-8", { fatal: true }).decode(into);
-      } catch (error) {
-        // replaced by a name of another length, or deleted, while it was read: look again
-        if (!(error instanceof DroppedError)) throw error;
-      }
+    try {
+      const bytes = await session.readObject(key, deadline);
+      if (bytes !== undefined) return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+    } catch (error) {
+      // replaced by a name of another length, or deleted, while it was read: look again
+      if (!(error instanceof DroppedError)) throw error;
     }
     if (deadline.remainingMs <= wait) {
       throw new TimeoutError(

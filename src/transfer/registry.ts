@@ -17,6 +17,7 @@ const BACKENDS: Readonly<Partial<Record<BackendName, Open>>> = {
       ...(directory === undefined ? {} : { directory }),
       poolBytes,
     }),
+  mooncake: async (config) => (await import("./mooncake.ts")).openMooncake(config),
 };
 
 /** Opens the store of the configured backend. */
