@@ -58,8 +58,10 @@ export async function borrowColumns(
     const result = new Map<string, Column>();
     for (const name of columns.keys()) {
       const place = inPlace.find((entry) => entry.name === name);
-      const column = place === undefined ? copies.get(name) : columnInPlace(place, views, lease);
-      result.set(name, column as Column);
+      const column = place === undefined
+        ? lendCopy(copies.get(name) as Column, lease)
+        : columnInPlace(place, views, lease);
+      result.set(name, column);
     }
     lease.batch = new Batch(rows, result, meta);
     return lease;
@@ -147,6 +149,15 @@ function columnInPlace(
   return decodeColumn(info, piece.field, payloads, lease);
 }
 
+/** A column that was copied for a lease ends with it like any other: what is borrowed is the same in every store. */
+function lendCopy(column: Column, lease: StoreLease): Column {
+  const bytes = column.kind === "tensor" ? column.bytes : "data" in column ? column.data : undefined;
+  if (bytes !== undefined) lease.copies.push(bytes.buffer as ArrayBuffer);
+  return column.kind === "tensor"
+    ? new Tensor(column.dtype, column.shape, column.bytes, lease)
+    : { ...column, guard: lease };
+}
+
 /** The bytes a column holds. */
 function columnBytes(column: Column): number {
   return column.kind === "tensor" ? column.bytes.byteLength : "data" in column ? column.data.byteLength : 0;
@@ -156,10 +167,12 @@ class StoreLease implements BatchLease {
   batch!: Batch;
   released = false;
   readonly parts: Lease[] = [];
+  readonly copies: ArrayBuffer[] = [];
 
   release(): void {
     this.released = true;
     for (const part of this.parts) part.release();
+    for (const copy of this.copies.splice(0)) copy.transfer(0);
   }
 
   [Symbol.dispose](): void {
