@@ -137,8 +137,8 @@ export type MooncakeStoreLibrary = LoadedLibrary<typeof TABLE>;
 const INSTALL =
   "install a Mooncake that has the C library: `pip install tokenspeed-mooncake nvidia-cuda-runtime` (the wheels " +
   "mooncake-transfer-engine, -non-cuda and -cuda13 have none), the Debian packages libibverbs1, ibverbs-providers, " +
-  "libnuma1 and libcurl4, and a CUDA driver library (libcuda1, no GPU needed); or build Mooncake with " +
-  "-DWITH_STORE_C_SHARED=ON; then name the file in libraryPath or MOONCAKE_STORE_LIBRARY";
+  "libnuma1 and libcurl4, and CUDA's driver library (Debian's libcuda1; no GPU needed, and a copy of its libcuda.so.1 " +
+  "beside libcudart.so.13 will do); or build Mooncake with -DWITH_STORE_C_SHARED=ON; then name the file in libraryPath or MOONCAKE_STORE_LIBRARY";
 
 /**
  * Loads `libmooncake_store.so`.
@@ -159,9 +159,8 @@ export function loadMooncakeStore(explicitPath?: string): MooncakeStoreLibrary {
     preload: [
       {
         name: "libcuda.so.1",
-        sonames: ["libcuda.so.1", "/usr/lib/x86_64-linux-gnu/nvidia/current/libcuda.so.1"],
-        environment: "BATCHFERRY_LIBCUDA",
-        pythonPackages: ["nvidia/driver/libcuda.so.1"],
+        sonames: ["libcuda.so.1"],
+        pythonPackages: ["nvidia/cu13/lib/libcuda.so.1"],
       },
       {
         name: "libcudart.so.13",
