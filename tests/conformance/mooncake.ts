@@ -5,8 +5,14 @@
  */
 
 import assert from "node:assert/strict";
+import process from "node:process";
 import { it } from "node:test";
+import { Deadline } from "../../src/deadline.ts";
+import { stopAgent } from "../../src/transfer/agent/client.ts";
+import { resolveConfig } from "../../src/transfer/config.ts";
+import { clientSetup } from "../../src/transfer/mooncake.ts";
 import { mooncakeConfig, setUpMooncake, startMaster, startProvider } from "../support/mooncake.ts";
+import { temporaryFolder } from "../support/runtime.ts";
 import { conformance } from "./suite.ts";
 
 /** Registers the suite for one client scope. */
@@ -20,23 +26,22 @@ export async function mooncakeConformance(clientScope: "node" | "process"): Prom
   const master = await startMaster();
   const provider = await startProvider(master, 256 * 2 ** 20);
   const config = await mooncakeConfig(master);
+  const runtime = temporaryFolder();
+  process.env.BATCHFERRY_RUNTIME_DIR = runtime.path;
   let stores = 0;
+  const settings = { ...config, clientScope, globalSegmentSize: 0, localBufferSize: "64mb" } as const;
   conformance({
     name,
     shared: true,
     // a store of its own for every test: a prefix
-    config: () => ({
-      ...config,
-      clientScope,
-      keyPrefix: `test-${stores++}`,
-      globalSegmentSize: 0,
-      localBufferSize: "64mb",
-    }),
+    config: () => ({ ...settings, keyPrefix: `test-${stores++}` }),
   });
   it(`backend ${name} leaves nothing in the cluster`, async () => {
     const keys = await master.keys();
+    const stopped = await stopAgent(clientSetup(resolveConfig(settings)), new Deadline("stopping", {}));
     await provider.kill();
     await master.kill();
-    assert.deepEqual(keys, []);
+    runtime[Symbol.dispose]();
+    assert.deepEqual([keys, stopped], [[], clientScope === "node"]);
   });
 }

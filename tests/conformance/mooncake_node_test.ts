@@ -1,0 +1,3 @@
+import { mooncakeConformance } from "./mooncake.ts";
+
+await mooncakeConformance("node");
