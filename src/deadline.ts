@@ -14,12 +14,15 @@ export interface DeadlineOptions {
   readonly signal?: AbortSignal | undefined;
   /** Milliseconds. */
   readonly timeoutMs?: number | undefined;
+  /** Called with the bytes of every part of a long transfer once that part has moved; by stores that move parts. */
+  readonly progress?: ((bytes: number) => void) | undefined;
 }
 
 /** Counts down from its making; `check` throws once time is up or the signal has fired. */
 export class Deadline {
   readonly #what: string;
   readonly #signal: AbortSignal | undefined;
+  readonly #progress: ((bytes: number) => void) | undefined;
   readonly #end: number;
   readonly #timeoutMs: number;
 
@@ -31,6 +34,7 @@ export class Deadline {
   constructor(what: string, options: DeadlineOptions = {}, defaultMs: number = DEFAULT_TIMEOUT_MS) {
     this.#what = what;
     this.#signal = options.signal;
+    this.#progress = options.progress;
     this.#timeoutMs = options.timeoutMs ?? defaultMs;
     this.#end = performance.now() + this.#timeoutMs;
   }
@@ -42,9 +46,16 @@ export class Deadline {
 
   /** What is left, in the form the floors below take. */
   get options(): DeadlineOptions {
-    return this.#signal === undefined
-      ? { timeoutMs: this.remainingMs }
-      : { signal: this.#signal, timeoutMs: this.remainingMs };
+    return {
+      timeoutMs: this.remainingMs,
+      ...(this.#signal === undefined ? {} : { signal: this.#signal }),
+      ...(this.#progress === undefined ? {} : { progress: this.#progress }),
+    };
+  }
+
+  /** Tells the caller that bytes have moved. */
+  moved(bytes: number): void {
+    this.#progress?.(bytes);
   }
 
   /**

@@ -48,9 +48,10 @@ export function configOf(call: Invocation, backend?: string): ResolvedConfig {
   return config;
 }
 
-/** Opens what a configuration says. */
+/** Opens what a configuration says; a command gives no memory to a cluster unless told to, for it would go with it. */
 export async function connect(config: ResolvedConfig): Promise<TransferBackend> {
-  return new TransferBackend(config, await openStore(config));
+  const { globalSegmentSize = 0 } = config;
+  return new TransferBackend(config, await openStore({ ...config, globalSegmentSize }));
 }
 
 /**

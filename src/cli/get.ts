@@ -44,7 +44,9 @@ async function run(call: Invocation): Promise<void> {
   terminal.status(`reading ${plural(batch.rows, "row")} of ${plural(batch.fields.length, "field")} …`);
   const before = (await open.transfer.info()).bytesRead;
   const start = performance.now();
-  const values = await batch.materialize();
+  const values = await batch.materialize(undefined, {
+    progress: terminal.progress(`reading ${plural(batch.rows, "row")}`),
+  });
   const ms = performance.now() - start;
   const bytesRead = (await open.transfer.info()).bytesRead - before;
   terminal.status(`writing ${output} …`);

@@ -8,6 +8,7 @@ import { readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { BatchferryError } from "../errors.ts";
+import { agent } from "./agent.ts";
 import { type Command, parseCommand } from "./command.ts";
 import { demo } from "./demo.ts";
 import { demoConsumer, demoProducer } from "./demo_roles.ts";
@@ -21,7 +22,7 @@ import { stat } from "./stat.ts";
 import { Terminal } from "./terminal.ts";
 import { UsageError } from "./usage.ts";
 
-const COMMANDS: readonly Command[] = [put, get, stat, ls, drop, gc, demo, demoProducer, demoConsumer];
+const COMMANDS: readonly Command[] = [put, get, stat, ls, drop, gc, agent, demo, demoProducer, demoConsumer];
 
 /**
  * Runs one command line.

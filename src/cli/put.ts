@@ -46,6 +46,7 @@ async function run(call: Invocation): Promise<void> {
   const partition = call.text("partition") ?? "default";
   const batch = await transfer.put(partition, null, new Batch(rows, columns), rows, {
     stage: call.text("stage"),
+    progress: terminal.progress(`writing ${plural(rows, "row")}`),
   });
   const ms = performance.now() - start;
   const { bytesWritten: bytes } = await transfer.info();

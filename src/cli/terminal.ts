@@ -58,6 +58,21 @@ export class Terminal {
     print(2, text);
   }
 
+  /** Takes the bytes of a long transfer as they move, and shows how many and how fast, ten times a second. */
+  progress(text: string): ((bytes: number) => void) | undefined {
+    if (!this.#chatty) return undefined;
+    const start = performance.now();
+    let shown = start;
+    let moved = 0;
+    return (bytes) => {
+      moved += bytes;
+      const now = performance.now();
+      if (now - shown < 100) return;
+      shown = now;
+      this.status(`${text} … ${formatBytes(moved)}, ${formatRate(moved, now - start)}`);
+    };
+  }
+
   /** An error, on one line. */
   error(code: string, message: string): void {
     this.#clear();

@@ -167,17 +167,33 @@ export class MooncakeStore implements ObjectStore {
   }
 
   async *#list(prefix: string): AsyncGenerator<string> {
+    for (const key of await this.#keys(prefix)) if (!isPart(key)) yield key;
+  }
+
+  /** A put that was cut off leaves objects without a manifest, and so does one that is not over. */
+  async leftovers(prefix: string): Promise<string[]> {
+    const found = new Set<string>();
+    const whole = new Set<string>();
+    for (const key of this.list === undefined ? [] : await this.#keys(prefix)) {
+      const objectId = objectIdOf(key);
+      if (objectId === undefined) continue;
+      if (key === `${objectId}/manifest`) whole.add(objectId);
+      else found.add(objectId);
+    }
+    return [...found.difference(whole)];
+  }
+
+  async #keys(prefix: string): Promise<string[]> {
     if (this.#closing !== undefined) throw closed();
-    let keys: string[];
     try {
-      keys = await this.#pages.keys(AbortSignal.timeout(this.#timeoutMs));
+      const keys = await this.#pages.keys(AbortSignal.timeout(this.#timeoutMs));
+      return keys.filter((key) => key.startsWith(prefix));
     } catch (cause) {
       if ((cause as Error).name === "TimeoutError") {
         throw new TimeoutError("listing the store took too long", { cause });
       }
       throw pagesUnreachable(this.#pages, cause);
     }
-    for (const key of keys) if (key.startsWith(prefix) && !isPart(key)) yield key;
   }
 
   close(): Promise<void> {

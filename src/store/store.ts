@@ -23,6 +23,8 @@ export interface CallOptions {
   readonly signal?: AbortSignal | undefined;
   /** Milliseconds; the store's default where absent. */
   readonly timeoutMs?: number | undefined;
+  /** Called with the bytes of every part of a long transfer once that part has moved. */
+  readonly progress?: ((bytes: number) => void) | undefined;
 }
 
 /** One object of a bundle: its bytes are the concatenation of `parts`. */
@@ -111,6 +113,10 @@ export interface ObjectStore extends AsyncDisposable {
   /** Keys below a prefix: every bundle's manifest key, and loose keys. In no particular order. */
   list?(prefix: string): AsyncIterable<string>;
   allocate?(payloadBytes: readonly number[], options?: CallOptions): Promise<BundleLease>;
+  /** Object ids (`PREFIX/PARTITION/HEX`) below a prefix that have objects and no manifest; where a store can have such. */
+  leftovers?(prefix: string): Promise<string[]>;
+  /** The transport that was asked for, and the one that moves the bytes; where there is one. */
+  readonly transport?: { readonly asked: string; readonly effective: string };
   close(): Promise<void>;
 }
 

@@ -9,7 +9,7 @@ import type { Column } from "../batch/column.ts";
 import { freezeJson, type JsonObject, parseJson } from "../batch/json.ts";
 import { RowSet } from "../batch/rowset.ts";
 import type { BundleInfo as StoredInfo } from "../bundle/bundle.ts";
-import { checkSegment } from "../bundle/names.ts";
+import { checkSegment, createdMsOf } from "../bundle/names.ts";
 import type { Deadline, DeadlineOptions } from "../deadline.ts";
 import { ClosedError, CorruptionError, DroppedError, OwnershipError, SchemaError } from "../errors.ts";
 import { handleToBatch } from "../remote/handle.ts";
@@ -28,6 +28,9 @@ import { FieldForms } from "./field_schema.ts";
 import { lookupHandle, publishHandle } from "./names.ts";
 import { newTombstone } from "./tombstones.ts";
 import { TransferScope } from "./scope.ts";
+
+/** Objects without a manifest are left alone so long, in milliseconds: their put may be under way. */
+const LEFTOVER_AGE_MS = 3_600_000;
 
 /** The last argument of {@linkcode TransferBackend.put}. */
 export interface PutOptions extends DeadlineOptions {
@@ -299,7 +302,10 @@ export class TransferBackend implements AsyncDisposable {
     return this.importHandle(await lookupHandle(this.#session, partition, name, deadline, options.signal));
   }
 
-  /** Drops bundles whose time to live is over. Bundles made by Python have none. Gives the number dropped. */
+  /**
+   * Drops bundles whose time to live is over (bundles made by Python have none), and what puts left that were cut off
+   * more than an hour ago. Gives the number dropped.
+   */
   async gc(options: DeadlineOptions = {}): Promise<number> {
     const deadline = this.#begin("gc", options);
     const now = Date.now();
@@ -312,7 +318,26 @@ export class TransferBackend implements AsyncDisposable {
       if (bundle !== undefined && await this.#session.drop(bundle, deadline)) dropped++;
     });
     await this.#catalog.sweep(deadline);
-    return dropped;
+    return dropped + await this.#sweepLeftovers(now, deadline);
+  }
+
+  /** Removes objects of ours that no manifest speaks for, where their put cannot be under way any more. */
+  async #sweepLeftovers(now: number, deadline: Deadline): Promise<number> {
+    const { store, settings } = this.#session;
+    const old = (await store.leftovers?.(`${settings.prefix}/`) ?? []).filter((objectId) => {
+      const made = createdMsOf(objectId.slice(-32));
+      return made !== undefined && made + LEFTOVER_AGE_MS < now;
+    });
+    if (old.length === 0) return 0;
+    // after an append by Python, payloads lie below ids whose own manifest is gone
+    const spoken = new Set<string>();
+    for (const { manifestKey } of await this.#catalog.bundles(undefined, deadline)) {
+      const ids = this.#session.known(manifestKey)?.info?.manifest.bufferObjectIds ?? [];
+      for (const id of ids) spoken.add(`${settings.prefix}/${id}`);
+    }
+    const lost = old.filter((objectId) => !spoken.has(objectId));
+    await forEach(lost, async (objectId) => void await store.deletePrefix(`${objectId}/`, deadline.options));
+    return lost.length;
   }
 
   /**
@@ -414,7 +439,7 @@ export class TransferBackend implements AsyncDisposable {
     return {
       backend: this.#config.backend,
       store: store.uri,
-      protocol: { asked: this.#config.protocol ?? null, effective: null },
+      protocol: { asked: store.transport?.asked ?? null, effective: store.transport?.effective ?? null },
       catalog: this.#catalog.kind,
       ignored: this.#config.ignored,
       ...counters,

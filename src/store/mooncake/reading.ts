@@ -171,6 +171,7 @@ async function fetchOnce(
         call.catch(() => {}); // awaited below, also where handing out fails first
         await handOut();
         landed = { window, staging, codes: await call };
+        deadline.moved(window.bytes);
       } finally {
         if (landed?.staging !== staging) staging.release();
       }

@@ -61,7 +61,8 @@ export async function writeObjects(
           return { key: item.object.key, offset, bytes };
         });
         await before;
-        call = putStaged(context, staging, staged, deadline).finally(() => staging.release());
+        call = putStaged(context, staging, staged, deadline).then(() => deadline.moved(window.bytes))
+          .finally(() => staging.release());
       } finally {
         if (call === undefined) staging.release();
       }

@@ -8,7 +8,13 @@ import { chmodSync, rmSync } from "node:fs";
 import { createServer, type Server, type Socket } from "node:net";
 import process from "node:process";
 import { Deadline } from "../../deadline.ts";
-import { BackendUnavailableError, ClosedError, SchemaError, TimeoutError } from "../../errors.ts";
+import {
+  BackendUnavailableError,
+  ClosedError,
+  ConfigError,
+  SchemaError,
+  TimeoutError,
+} from "../../errors.ts";
 import type { ClientSetup, Keeping, StagedObject, TransportInUse } from "../../store/mooncake/client.ts";
 import { type MappedMemory, newMemory } from "../../store/mooncake/memory.ts";
 import { StagingPool, type StagingSlot } from "../../store/mooncake/staging.ts";
@@ -104,7 +110,7 @@ export async function serveAgent(options: AgentOptions): Promise<Agent> {
   const { setup, place, timeoutMs = SETUP_MS } = options;
   const lock = tryLock(place.liveLock);
   if (lock === undefined) {
-    throw new BackendUnavailableError("AGENT_LOST", `an agent for ${setup.masterServerAddr} runs already`, {
+    throw new ConfigError(`an agent for ${setup.masterServerAddr} runs already`, {
       expected: place.socket,
       hint: "`batchferry agent --status` shows it, `batchferry agent --stop` ends it",
     });
