@@ -162,7 +162,8 @@ async function fetchOnce(
     }
   };
   try {
-    for (const window of windowsOf(wanted, ({ bytes }) => bytes)) {
+    // the last time each by itself: the shorter a transfer, the better its chance to end within its lease
+    for (const window of windowsOf(wanted, ({ bytes }) => bytes, last ? 1 : undefined)) {
       deadline.check();
       const staging = await client.reserve(window.bytes, deadline);
       try {

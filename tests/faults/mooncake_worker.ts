@@ -1,0 +1,78 @@
+/**
+ * A worker process of the Mooncake tests: does what each line of its input says, and answers with a line.
+ *
+ * @module
+ */
+
+import { createInterface } from "node:readline";
+import process from "node:process";
+import { BatchferryError, openTransfer, tensor, type TransferBackend } from "../../mod.ts";
+import type { Staging } from "../../src/store/mooncake/client.ts";
+import { Deadline } from "../../src/deadline.ts";
+import { connectAgent } from "../../src/transfer/agent/client.ts";
+import { resolveConfig } from "../../src/transfer/config.ts";
+import { clientSetup } from "../../src/transfer/mooncake.ts";
+
+interface Order {
+  readonly op: "open" | "put" | "check" | "hold" | "close";
+  readonly config?: Record<string, unknown>;
+  readonly partition?: string;
+  readonly name?: string;
+  readonly seed?: number;
+  readonly rows?: number;
+}
+
+const WIDTH = 1024;
+let transfer: TransferBackend | undefined;
+let config: Record<string, unknown> = {};
+const held: Staging[] = [];
+
+/** Rows that nobody else has. */
+function values(seed: number, rows: number): Int32Array<ArrayBuffer> {
+  return Int32Array.from({ length: rows * WIDTH }, (_, i) => Math.imul(seed + 1, 0x9e3779b1) ^ i);
+}
+
+async function obey(
+  { op, partition = "p", name = "", seed = 0, rows = 64, ...order }: Order,
+): Promise<unknown> {
+  switch (op) {
+    case "open":
+      config = order.config ?? {};
+      transfer = await openTransfer(config);
+      return process.pid;
+    case "put": {
+      const batch = await transfer!.put(partition, null, {
+        x: tensor("int32", [rows, WIDTH], values(seed, rows)),
+      }, rows);
+      await transfer!.publish(partition, name, batch);
+      return batch.rows;
+    }
+    case "check": {
+      const batch = await transfer!.lookup(partition, name, { timeoutMs: 30_000 });
+      const data = (await batch.materialize()).tensor("x").data as Int32Array;
+      const expected = values(seed, rows);
+      return data.length === expected.length && data.every((value, i) => value === expected[i]);
+    }
+    case "hold": {
+      // what a put holds while it copies, as long as this process lives
+      const deadline = new Deadline("hold", {});
+      const client = await connectAgent(clientSetup(resolveConfig(config)), deadline);
+      held.push(await client.reserve(1 << 20, deadline), await client.reserve(1 << 20, deadline));
+      return held.length;
+    }
+    case "close":
+      await transfer!.close();
+      return true;
+  }
+}
+
+for await (const line of createInterface({ input: process.stdin })) {
+  let answer: Record<string, unknown>;
+  try {
+    answer = { result: await obey(JSON.parse(line) as Order) };
+  } catch (error) {
+    answer = { code: error instanceof BatchferryError ? error.code : "INTERNAL", message: String(error) };
+  }
+  console.log(JSON.stringify(answer));
+}
+process.exit(0);
