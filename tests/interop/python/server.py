@@ -24,14 +24,26 @@ TENSOR_DTYPES = (
 
 class Server:
     def __init__(self) -> None:
-        self.store: ShmStore | None = None
+        self.store: Any = None
         self.transfer: Any = None
 
-    def open(self, directory: str | None, prefix: str = "bundle", chunk_bytes: int = 64 << 20) -> str:
+    def open(
+        self, directory: str | None, prefix: str = "bundle", chunk_bytes: int = 64 << 20, master: str | None = None,
+        memory: int = 0,
+    ) -> str:
+        """Over a folder, or over the cluster of a master, to which this process gives memory."""
         self.close()
-        self.store = ShmStore(directory)
+        if master is None:
+            self.store = ShmStore(directory)
+        else:
+            from mooncake.store import MooncakeDistributedStore
+
+            self.store = MooncakeDistributedStore()
+            code = self.store.setup("127.0.0.1", "P2PHANDSHAKE", memory, 64 << 20, "tcp", "", master)
+            if code != 0:
+                raise RuntimeError(f"setup failed with {code}")
         self.transfer = MooncakeBundleTransfer(self.store, key_prefix=prefix, default_chunk_bytes=chunk_bytes)
-        return self.store.root
+        return getattr(self.store, "root", master)
 
     def close(self) -> None:
         if self.store is not None:
