@@ -10,7 +10,7 @@ import { cstring, libc } from "./libc.ts";
 import { type LoadedLibrary, loadLibrary } from "./loader.ts";
 
 /** What blocks is called off the event loop and takes addresses only. */
-const TABLE = {
+export const MOONCAKE_STORE = {
   mooncake_store_create: {
     args: [],
     result: "pointer",
@@ -132,7 +132,7 @@ const TABLE = {
 } as const;
 
 /** The functions of Mooncake Store, bound. */
-export type MooncakeStoreLibrary = LoadedLibrary<typeof TABLE>;
+export type MooncakeStoreLibrary = LoadedLibrary<typeof MOONCAKE_STORE>;
 
 const INSTALL =
   "install a Mooncake that has the C library: `pip install tokenspeed-mooncake nvidia-cuda-runtime` (the wheels " +
@@ -174,7 +174,7 @@ export function loadMooncakeStore(explicitPath?: string): MooncakeStoreLibrary {
     ],
     optional: ["mooncake_store_setup_with_tenant"],
     install: INSTALL,
-  }, TABLE);
+  }, MOONCAKE_STORE);
 }
 
 /** The library logs every call to standard error through glog, unless the environment says otherwise before it loads. */

@@ -112,10 +112,17 @@ function installSystem() {
   run("apt-get", ["install", "-y", "-qq", "--no-install-recommends", ...missing]);
 }
 
+/** A pip: the machine's, or that of an environment of its own. */
+function pip(target) {
+  if (spawnSync("python3", ["-m", "pip", "--version"], { stdio: "ignore" }).status === 0) return "python3";
+  run("python3", ["-m", "venv", join(target, "venv")]);
+  return join(target, "venv", "bin", "python");
+}
+
 function installWheels(target) {
   const requirements = join(target, "requirements.txt");
   writeFileSync(requirements, WHEELS.map(({ name, sha256 }) => `${name} --hash=sha256:${sha256}\n`).join(""));
-  run("python3", [
+  run(pip(target), [
     "-m",
     "pip",
     "install",

@@ -128,6 +128,11 @@ if (level !== "quick" && named.length === 0) {
 }
 if (!flags.has("--check")) {
   const files = testFiles();
+  if (level !== "quick") {
+    console.log("\n== native libraries");
+    // what cannot be had is told again by the tests that miss it
+    run("node", [join(root, "scripts", "native.mjs")]);
+  }
   for (const runtime of ["deno", "bun"]) test(runtime, files);
 }
 if (process.env.CI === "true" && skipped > 0) {

@@ -68,8 +68,8 @@ export function cutPayload(
 /**
  * The sizes of the chunks of a payload.
  *
- * Chunks hold whole rows where a row fits into one; the first chunk holds the header too where a row still
- * fits beside it.
+ * Chunks hold whole rows where a row fits into one. A header has a chunk of its own: shards of a power of two of the
+ * rows then begin and end with chunks, and are read without their neighbours.
  */
 export function chunkSizes(
   bytes: number,
@@ -88,12 +88,7 @@ export function chunkSizes(
   let step = chunkBytes;
   if (rowBytes !== null && rowBytes > 0 && rowBytes <= chunkBytes) {
     step = chunkBytes - chunkBytes % rowBytes;
-    let header = headerBytes;
-    if (header + rowBytes > chunkBytes) {
-      for (; header > 0; header -= sizes.at(-1)!) push(Math.min(header, chunkBytes));
-    } else if (header > 0) {
-      push(chunkBytes - (chunkBytes - header) % rowBytes);
-    }
+    for (let header = headerBytes; header > 0; header -= sizes.at(-1)!) push(Math.min(header, chunkBytes));
   }
   while (left > 0) push(Math.min(left, step));
   return sizes;

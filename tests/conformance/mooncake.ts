@@ -5,14 +5,18 @@
  */
 
 import assert from "node:assert/strict";
-import process from "node:process";
 import { it } from "node:test";
 import { Deadline } from "../../src/deadline.ts";
 import { stopAgent } from "../../src/transfer/agent/client.ts";
 import { resolveConfig } from "../../src/transfer/config.ts";
 import { clientSetup } from "../../src/transfer/mooncake.ts";
-import { mooncakeConfig, setUpMooncake, startMaster, startProvider } from "../support/mooncake.ts";
-import { temporaryFolder } from "../support/runtime.ts";
+import {
+  mooncakeConfig,
+  ownRuntimeFolder,
+  setUpMooncake,
+  startMaster,
+  startProvider,
+} from "../support/mooncake.ts";
 import { conformance } from "./suite.ts";
 
 /** Registers the suite for one client scope. */
@@ -26,8 +30,7 @@ export async function mooncakeConformance(clientScope: "node" | "process"): Prom
   const master = await startMaster();
   const provider = await startProvider(master, 256 * 2 ** 20);
   const config = await mooncakeConfig(master);
-  const runtime = temporaryFolder();
-  process.env.BATCHFERRY_RUNTIME_DIR = runtime.path;
+  const runtime = ownRuntimeFolder();
   let stores = 0;
   const settings = { ...config, clientScope, globalSegmentSize: 0, localBufferSize: "64mb" } as const;
   conformance({

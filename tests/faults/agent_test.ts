@@ -18,12 +18,13 @@ import {
   isAlive,
   type Master,
   mooncakeConfig,
+  ownRuntimeFolder,
   setUpMooncake,
   startMaster,
   startProvider,
   until,
 } from "../support/mooncake.ts";
-import { RUNTIMES, temporaryFolder } from "../support/runtime.ts";
+import { RUNTIMES } from "../support/runtime.ts";
 import { Worker } from "../support/worker.ts";
 
 const SCRIPT = fileURLToPath(new URL("./mooncake_worker.ts", import.meta.url));
@@ -41,8 +42,7 @@ async function withCluster(
   settings: TransferConfig,
   test: (cluster: Cluster) => Promise<void>,
 ): Promise<void> {
-  using runtime = temporaryFolder();
-  process.env.BATCHFERRY_RUNTIME_DIR = runtime.path;
+  using _runtime = ownRuntimeFolder();
   await using master = await startMaster();
   const config = { ...await mooncakeConfig(master), localBufferSize: "32mb", ...settings };
   const setup = clientSetup(resolveConfig(config));

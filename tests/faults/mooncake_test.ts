@@ -6,7 +6,6 @@
 
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
-import process from "node:process";
 import { describe, it } from "node:test";
 import {
   BatchferryError,
@@ -25,12 +24,12 @@ import {
   type Master,
   type MasterOptions,
   mooncakeConfig,
+  ownRuntimeFolder,
   setUpMooncake,
   startMaster,
   startProvider,
   until,
 } from "../support/mooncake.ts";
-import { temporaryFolder } from "../support/runtime.ts";
 
 const { skip } = await setUpMooncake();
 const MIB = 2 ** 20;
@@ -54,8 +53,7 @@ function megabytes(mib: number, value = 1): { x: ReturnType<typeof tensor> } {
 function inBothScopes(name: string, test: (settings: TransferConfig) => Promise<void>): void {
   for (const clientScope of ["process", "node"] as const) {
     it(`${name} (client scope ${clientScope})`, async () => {
-      using runtime = temporaryFolder();
-      process.env.BATCHFERRY_RUNTIME_DIR = runtime.path;
+      using _runtime = ownRuntimeFolder();
       await test({ clientScope, globalSegmentSize: 0, localBufferSize: "32mb" });
     });
   }

@@ -5,16 +5,14 @@
  */
 
 import assert from "node:assert/strict";
-import process from "node:process";
 import { describe, it } from "node:test";
 import { openTransfer, strings, type TransferConfig } from "../../mod.ts";
 import { Deadline } from "../../src/deadline.ts";
 import { stopAgent } from "../../src/transfer/agent/client.ts";
 import { resolveConfig } from "../../src/transfer/config.ts";
 import { clientSetup } from "../../src/transfer/mooncake.ts";
-import { mooncakeConfig, setUpMooncake, startMaster } from "../support/mooncake.ts";
+import { mooncakeConfig, ownRuntimeFolder, setUpMooncake, startMaster } from "../support/mooncake.ts";
 import { PythonServer } from "../support/python.ts";
-import { temporaryFolder } from "../support/runtime.ts";
 import { type Both, pythonInterop, SERVER } from "./python_suite.ts";
 
 const found = await setUpMooncake();
@@ -26,8 +24,7 @@ function over(clientScope: "process" | "node"): typeof withBoth {
 
 async function withBoth(config: TransferConfig, test: (both: Both) => Promise<void>): Promise<void> {
   if (found.skip !== false) throw new Error(found.skip);
-  using runtime = temporaryFolder();
-  process.env.BATCHFERRY_RUNTIME_DIR = runtime.path;
+  using _runtime = ownRuntimeFolder();
   await using master = await startMaster();
   const settings = {
     ...await mooncakeConfig(master),

@@ -10,7 +10,7 @@ import { createServer } from "node:net";
 import { dirname, join } from "node:path";
 import process from "node:process";
 import { setUpPython } from "./python.ts";
-import { ROOT, runCommand } from "./runtime.ts";
+import { ROOT, runCommand, temporaryFolder } from "./runtime.ts";
 
 /** What a cluster is started with, or why there is none. */
 export type Mooncake =
@@ -212,6 +212,20 @@ export class Provider implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.kill();
   }
+}
+
+/** A runtime folder for the agents of one test: the environment names it until it is disposed. */
+export function ownRuntimeFolder(): Disposable {
+  const folder = temporaryFolder();
+  const before = process.env.BATCHFERRY_RUNTIME_DIR;
+  process.env.BATCHFERRY_RUNTIME_DIR = folder.path;
+  return {
+    [Symbol.dispose]() {
+      if (before === undefined) delete process.env.BATCHFERRY_RUNTIME_DIR;
+      else process.env.BATCHFERRY_RUNTIME_DIR = before;
+      folder[Symbol.dispose]();
+    },
+  };
 }
 
 /** The settings of a transfer over a master, with the library of the tests. */

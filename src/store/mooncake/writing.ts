@@ -4,7 +4,6 @@
  * @module
  */
 
-import { crc32 } from "node:zlib";
 import {
   NO_AVAILABLE_HANDLE,
   OBJECT_HAS_REPLICATION_TASK,
@@ -13,6 +12,7 @@ import {
 import type { Deadline } from "../../deadline.ts";
 import { partsBytes } from "../checks.ts";
 import type { StoreObject } from "../store.ts";
+import { copyWithCrc } from "./checksum.ts";
 import type { Keeping, MooncakeClient, StagedObject, Staging } from "./client.ts";
 import { clusterFull, nativeFailure } from "./failures.ts";
 import type { MasterPages } from "./master.ts";
@@ -77,11 +77,13 @@ export async function writeObjects(
 /** Copies an object, and tells it its checksum where it wants to know. */
 function fill(object: StoreObject, to: Uint8Array): void {
   let at = 0;
+  let crc = 0;
   for (const part of object.parts) {
-    to.set(part, at);
+    if (object.written === undefined) to.set(part, at);
+    else crc = copyWithCrc(part, to.subarray(at), crc);
     at += part.byteLength;
   }
-  object.written?.(crc32(to));
+  object.written?.(crc);
 }
 
 /** One batched put; what finds no room is tried again for a while. */

@@ -19,8 +19,8 @@ describe("chunkSizes()", () => {
     ["several whole rows", [40, 0, 3, 10], [9, 9, 9, 9, 4]],
     ["exact pieces where a row does not fit", [24, 0, 12, 10], [10, 10, 4]],
     ["exact pieces for rows of nothing", [304, 304, 0, 100], [100, 100, 100, 4]],
-    ["the header with the first rows", [304 + 96, 304, 12, 330], [328, 72]],
-    ["the header alone where no row fits beside it", [304 + 96, 304, 12, 310], [304, 96]],
+    ["a header alone", [304 + 96, 304, 12, 330], [304, 96]],
+    ["a header alone where no row fits beside it", [304 + 96, 304, 12, 310], [304, 96]],
     ["the header in pieces, then whole rows", [304 + 96, 304, 12, 100], [100, 100, 100, 4, 96]],
     ["the header in pieces, then rows in chunks", [304 + 96, 304, 12, 40], [
       40,
