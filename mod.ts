@@ -30,7 +30,8 @@ export type { DeadlineOptions } from "./src/deadline.ts";
 export { Batch, type ColumnRows, type Fields } from "./src/batch/batch.ts";
 export { Tensor } from "./src/batch/tensor.ts";
 export { bytes, json, ragged, records, scalars, strings, tensor } from "./src/batch/build.ts";
-export type { Column, Kind } from "./src/batch/column.ts";
+export type { Column, Kind, StoredAs } from "./src/batch/column.ts";
+export type { StoredImage } from "./src/bundle/codecs/media.ts";
 export type { DType, NumericDType, TypedArray } from "./src/batch/dtype.ts";
 export type { Json, JsonObject } from "./src/batch/json.ts";
 export {

@@ -6,7 +6,7 @@
 
 import { SchemaError } from "../errors.ts";
 import { describeInput } from "./check.ts";
-import type { RaggedColumn, RecordsColumn, ScalarsColumn, VarlenColumn } from "./column.ts";
+import type { RaggedColumn, RecordsColumn, ScalarsColumn, StoredAs, VarlenColumn } from "./column.ts";
 import {
   bytesOf,
   type DType,
@@ -110,6 +110,7 @@ export function scalars(
  * @param dtype bool, an integer, or float16 to float64
  * @param rows all typed arrays of the dtype's class or Tensors of the dtype; or all arrays of numbers, nested ones for
  * more than one dimension. Either may have nulls
+ * @param how `ragged_tensor` gives Python tensors instead of arrays, `jagged` one nested torch tensor (no nulls)
  * @throws {SchemaError} where both forms are mixed, a row is of another dtype or of uneven shape, an element is not in
  * the dtype's range, or there are more than 4 GiB
  *
@@ -122,6 +123,7 @@ export function scalars(
 export function ragged(
   dtype: NumericDType,
   rows: readonly (TypedArray | Tensor | NestedRow | null)[],
+  how: { readonly storedAs?: "ragged_tensor" | "jagged" } = {},
 ): RaggedColumn {
   checkNumeric("ragged", dtype);
   checkRows("ragged", rows);
@@ -155,7 +157,7 @@ export function ragged(
       fillNumbers(dtype, flat, out, at, (index) => `at index ${index} of row ${row}`);
     } else data.set(rowBytes(dtype, given as TypedArray | Tensor, row), at * itemSize(dtype));
   }
-  return { kind: "ragged", dtype, rows: rows.length, nulls, data, offsets, shapes, rowFormat };
+  return { kind: "ragged", dtype, rows: rows.length, nulls, data, offsets, shapes, rowFormat, ...how };
 }
 
 function rowFormatOf(rows: readonly unknown[]): "list" | "ndarray" {
@@ -296,7 +298,10 @@ function encodeTexts(
  * bytes([new Uint8Array([0xff, 0xd8]), null]);
  * ```
  */
-export function bytes(rows: readonly (Uint8Array | null)[]): VarlenColumn & { readonly kind: "bytes" } {
+export function bytes(
+  rows: readonly (Uint8Array | null)[],
+  how: { readonly storedAs?: "media_bytes" } = {},
+): VarlenColumn & { readonly kind: "bytes" } {
   checkRows("bytes", rows);
   const offsets = newOffsets(rows.length);
   let total = 0;
@@ -312,7 +317,7 @@ export function bytes(rows: readonly (Uint8Array | null)[]): VarlenColumn & { re
     const given = rows[row]!;
     if (given !== null) data.set(given, offsets[row]!);
   }
-  return { kind: "bytes", rows: rows.length, nulls: nullsOf(rows), data, offsets };
+  return { kind: "bytes", rows: rows.length, nulls: nullsOf(rows), data, offsets, ...how };
 }
 
 /**
@@ -327,7 +332,10 @@ export function bytes(rows: readonly (Uint8Array | null)[]): VarlenColumn & { re
  * json([{ role: "user", turns: 3 }, ["a", 1n << 60n], null]);
  * ```
  */
-export function json(rows: readonly unknown[]): VarlenColumn & { readonly kind: "json" } {
+export function json(
+  rows: readonly unknown[],
+  how: { readonly storedAs?: "msgpack_ragged" } = {},
+): VarlenColumn & { readonly kind: "json" } {
   checkRows("json", rows);
   const texts: (string | null)[] = [];
   for (let row = 0; row < rows.length; row++) {
@@ -342,7 +350,7 @@ export function json(rows: readonly unknown[]): VarlenColumn & { readonly kind: 
       });
     }
   }
-  return { kind: "json", rows: rows.length, nulls: nullsOf(rows), ...encodeTexts("json", texts) };
+  return { kind: "json", rows: rows.length, nulls: nullsOf(rows), ...encodeTexts("json", texts), ...how };
 }
 
 /**
@@ -350,6 +358,9 @@ export function json(rows: readonly unknown[]): VarlenColumn & { readonly kind: 
  *
  * @param rows plain objects, arrays, Tensors, typed arrays, strings, numbers, bigints, booleans and nulls. The values are
  * kept, not copied, and what is inside them is checked when they are put
+ * @param how another way to store them: `msgpack_ragged` for values without arrays, `ragged_tensor_dict` for dicts of
+ * arrays, `jagged` for Tensors of one dtype; `media_bytes` and `media_list_ragged` are chosen where rows are images
+ * (`{ mode, size, format, data }`) or lists of images and bytes
  * @throws {SchemaError} where a row is none of these
  *
  * @example
@@ -357,7 +368,10 @@ export function json(rows: readonly unknown[]): VarlenColumn & { readonly kind: 
  * records([{ pixels: tensor("uint8", [2, 2], [1, 2, 3, 4]), label: "cat" }, null]);
  * ```
  */
-export function records(rows: readonly unknown[]): RecordsColumn {
+export function records(
+  rows: readonly unknown[],
+  how: { readonly storedAs?: Exclude<StoredAs, "ragged_tensor"> } = {},
+): RecordsColumn {
   checkRows("records", rows);
   for (let row = 0; row < rows.length; row++) {
     const value = rows[row];
@@ -375,7 +389,7 @@ export function records(rows: readonly unknown[]): RecordsColumn {
       );
     }
   }
-  return { kind: "records", rows: rows.length, nulls: nullsOf(rows), values: [...rows] };
+  return { kind: "records", rows: rows.length, nulls: nullsOf(rows), values: [...rows], ...how };
 }
 
 function checkNumeric(kind: "scalars" | "ragged", dtype: NumericDType): void {

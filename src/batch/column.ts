@@ -10,6 +10,30 @@ import type { Tensor } from "./tensor.ts";
 /** The kinds of column. The kind is explicit and survives a round trip. */
 export type Kind = "tensor" | "scalars" | "ragged" | "strings" | "bytes" | "json" | "records";
 
+/**
+ * Ways to store a column other than its kind's own, by the name of Mooncake's codec: for rows that Python is to get as
+ * tensors, images or MessagePack values. `jagged` is a nested torch tensor in the section `batch`.
+ *
+ * A column that was read from one of these carries its name, so that putting it again keeps it.
+ */
+export type StoredAs =
+  | "msgpack_ragged"
+  | "ragged_tensor"
+  | "ragged_tensor_dict"
+  | "media_bytes"
+  | "media_list_ragged"
+  | "jagged";
+
+/** Which kinds each of them can store. */
+export const STORED_AS: Readonly<Record<StoredAs, readonly Kind[]>> = {
+  msgpack_ragged: ["json", "records"],
+  ragged_tensor: ["ragged"],
+  ragged_tensor_dict: ["records"],
+  media_bytes: ["bytes", "records"],
+  media_list_ragged: ["records"],
+  jagged: ["ragged", "records"],
+};
+
 /** Says whether borrowed memory behind a column is still there. */
 export interface Guard {
   readonly released: boolean;
@@ -21,6 +45,8 @@ interface ColumnBase {
   readonly nulls: Uint8Array | null;
   /** Set on columns over borrowed memory; they throw ClosedError once it is released. */
   readonly guard?: Guard | undefined;
+  /** How it is stored, where not in its kind's own way. */
+  readonly storedAs?: StoredAs | undefined;
 }
 
 /** Nullable numbers: element i of `data` is row i, zero where it is null. */

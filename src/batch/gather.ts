@@ -5,7 +5,7 @@
  */
 
 import { SchemaError } from "../errors.ts";
-import type { Column, RaggedColumn, VarlenColumn } from "./column.ts";
+import type { Column, RaggedColumn, StoredAs, VarlenColumn } from "./column.ts";
 import { bytesOf, itemSize } from "./dtype.ts";
 import { RowSet } from "./rowset.ts";
 import { assertHeld, MAX_PAYLOAD_BYTES, Tensor } from "./tensor.ts";
@@ -42,7 +42,7 @@ export function gather(column: Column, rows: RowSet): Column {
     return new Tensor(dtype, [rows.length, ...shape.slice(1)], gatherFixed(column.bytes, width, rows));
   }
   const nulls = column.nulls === null ? null : anyNull(gatherFixed(column.nulls, 1, rows));
-  const base = { rows: rows.length, nulls };
+  const base = { rows: rows.length, nulls, ...storedAs(column) };
   switch (column.kind) {
     case "scalars": {
       const data = gatherFixed(column.data, itemSize(column.dtype), rows);
@@ -200,7 +200,8 @@ export function concatColumns(columns: readonly Column[]): Column {
     const bytes = concatBytes(all.map((column) => column.bytes));
     return new Tensor(first.dtype, [rows, ...first.shape.slice(1)], bytes);
   }
-  const base = { rows, nulls: concatNulls(columns, rows) };
+  const same = columns.every((column) => column.kind !== "tensor" && column.storedAs === first.storedAs);
+  const base = { rows, nulls: concatNulls(columns, rows), ...(same ? storedAs(first) : {}) };
   switch (first.kind) {
     case "scalars": {
       const all = columns as readonly (typeof first)[];
@@ -231,7 +232,7 @@ export function concatColumns(columns: readonly Column[]): Column {
  */
 export function emptyLike(column: Column): Column {
   const none = new Uint8Array(0);
-  const base = { rows: 0, nulls: null };
+  const base = { rows: 0, nulls: null, ...(column.kind === "tensor" ? {} : storedAs(column)) };
   switch (column.kind) {
     case "tensor":
       return new Tensor(column.dtype, [0, ...column.shape.slice(1)], none);
@@ -246,6 +247,11 @@ export function emptyLike(column: Column): Column {
     default:
       return { kind: column.kind, ...base, data: none, offsets: new Uint32Array(1) };
   }
+}
+
+/** How a column is stored, where it says so. */
+function storedAs(column: Exclude<Column, Tensor>): { storedAs?: StoredAs } {
+  return column.storedAs === undefined ? {} : { storedAs: column.storedAs };
 }
 
 /** What two columns must have in common to be one. */

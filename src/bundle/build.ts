@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { Column } from "../batch/column.ts";
+import type { Column, StoredAs } from "../batch/column.ts";
 import type { Json } from "../batch/json.ts";
 import { SchemaError } from "../errors.ts";
 import type { StoreObject } from "../store/store.ts";
@@ -37,6 +37,8 @@ export interface BuildOptions {
   /** Field → column, each of `rows` rows. */
   readonly columns: ReadonlyMap<string, Column>;
   readonly tensorEncoding: TensorEncoding;
+  /** How a field is to be stored, where that was declared. */
+  readonly storedAs?: ((field: string) => StoredAs | undefined) | undefined;
   /** The most bytes a chunk should have; null for one chunk per payload. */
   readonly chunkBytes: number | null;
   /** Whether chunks carry a CRC-32. */

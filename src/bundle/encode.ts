@@ -4,19 +4,30 @@
  * @module
  */
 
-import type { Column } from "../batch/column.ts";
+import {
+  type Column,
+  type RaggedColumn,
+  type RecordsColumn,
+  STORED_AS,
+  type StoredAs,
+  type VarlenColumn,
+} from "../batch/column.ts";
 import { itemSize } from "../batch/dtype.ts";
 import { assertHeld, MAX_PAYLOAD_BYTES, type Tensor } from "../batch/tensor.ts";
 import { SchemaError } from "../errors.ts";
 import type { EncodedColumn } from "./codecs/codec.ts";
+import { encodeMediaBytes, encodeMediaLists, mediaCodecOf } from "./codecs/media_write.ts";
+import { encodeMsgpack } from "./codecs/msgpack_write.ts";
 import { encodeRagged } from "./codecs/ragged.ts";
 import { encodeRecords } from "./codecs/records.ts";
 import { encodeScalars } from "./codecs/scalars.ts";
+import { encodeTensorDict } from "./codecs/tensor_dict_write.ts";
 import { encodeVarlen } from "./codecs/varlen.ts";
 import { numpyCode, torchName } from "./dtype_names.ts";
 import type { EncodedNonTensor } from "./encoded.ts";
 import type { Section } from "./fields.ts";
 import type { FieldSpec } from "./meta.ts";
+import { encodeJagged } from "./jagged_write.ts";
 import { checkSegment } from "./names.ts";
 import { elementCount, TENSOR_HEADER_BYTES, writeTensorHeader } from "./tensor_header.ts";
 
@@ -57,13 +68,17 @@ export interface EncodedField {
 export function encodeField(
   field: string,
   column: Column,
-  options: { readonly tensorEncoding: TensorEncoding },
+  options: {
+    readonly tensorEncoding: TensorEncoding;
+    /** How a field is to be stored, where that was declared. */
+    readonly storedAs?: ((field: string) => StoredAs | undefined) | undefined;
+  },
 ): EncodedField {
   checkSegment("field name", field);
   assertHeld(column.guard);
   const encoded = column.kind === "tensor"
     ? encodeTensor(field, column, options.tensorEncoding)
-    : encodeNonTensor(field, column.rows, encodeColumn(field, column));
+    : encodeOther(field, column, options.storedAs?.(field) ?? column.storedAs);
   for (const { member, parts } of encoded.members) {
     const bytes = parts.reduce((sum, part) => sum + part.byteLength, 0);
     if (bytes > MAX_PAYLOAD_BYTES) {
@@ -104,7 +119,43 @@ function encodeTensor(field: string, tensor: Tensor, encoding: TensorEncoding): 
   return { field, section: "batch", members: [{ member, spec, parts: [tensor.bytes], rowBytes }] };
 }
 
-function encodeColumn(field: string, column: Exclude<Column, Tensor>): EncodedColumn {
+function encodeOther(
+  field: string,
+  column: Exclude<Column, Tensor>,
+  how: StoredAs | undefined,
+): EncodedField {
+  if (how !== undefined && !STORED_AS[how].includes(column.kind)) {
+    throw new SchemaError(
+      `field ${JSON.stringify(field)} is ${column.kind}, which cannot be stored as ${how}`,
+      {
+        field,
+        expected: STORED_AS[how],
+        actual: column.kind,
+      },
+    );
+  }
+  return how === "jagged"
+    ? encodeJagged(field, column as RaggedColumn | RecordsColumn)
+    : encodeNonTensor(field, column.rows, encodeColumn(field, column, how));
+}
+
+function encodeColumn(
+  field: string,
+  column: Exclude<Column, Tensor>,
+  how: Exclude<StoredAs, "jagged"> | undefined,
+): EncodedColumn {
+  switch (how ?? (column.kind === "records" ? mediaCodecOf(column) : undefined)) {
+    case "msgpack_ragged":
+      return encodeMsgpack(field, column as RecordsColumn | VarlenColumn);
+    case "ragged_tensor":
+      return encodeRagged(column as RaggedColumn, "ragged_tensor");
+    case "ragged_tensor_dict":
+      return encodeTensorDict(field, column as RecordsColumn);
+    case "media_bytes":
+      return encodeMediaBytes(field, column as RecordsColumn | VarlenColumn);
+    case "media_list_ragged":
+      return encodeMediaLists(field, column as RecordsColumn);
+  }
   switch (column.kind) {
     case "scalars":
       return encodeScalars(column);

@@ -100,10 +100,13 @@ export class JaggedReader implements FieldReader {
     const rowShape = values.shape.slice(1);
     const itemBytes = (elementCount(rowShape) ?? 0) * itemSize(values.dtype);
     if (kind === "ragged") return { ...raggedRows(values, spans, rowShape, itemBytes), guard };
-    return recordsColumn(spans.map(([start, end]) => {
-      const data = values.data.slice(start * itemBytes, end * itemBytes);
-      return new Tensor(values.dtype, [end - start, ...rowShape], data);
-    }));
+    return recordsColumn(
+      spans.map(([start, end]) => {
+        const data = values.data.slice(start * itemBytes, end * itemBytes);
+        return new Tensor(values.dtype, [end - start, ...rowShape], data);
+      }),
+      "jagged",
+    );
   }
 
   #parts(bytes: Uint8Array): readonly Part[] {
@@ -180,5 +183,6 @@ function raggedRows(
     shapes,
     rowFormat: "ndarray",
     nulls: null,
+    storedAs: "jagged",
   };
 }

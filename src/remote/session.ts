@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { Column } from "../batch/column.ts";
+import type { Column, StoredAs } from "../batch/column.ts";
 import { buildBundle, type BuiltBundle } from "../bundle/build.ts";
 import { type BundleInfo, openBundle } from "../bundle/bundle.ts";
 import { parseManifest, type PayloadSpec } from "../bundle/manifest.ts";
@@ -61,6 +61,8 @@ export interface RowCatalog {
    * @throws SchemaError with both sides
    */
   checkForms(partition: string, columns: ReadonlyMap<string, Column>): () => void;
+  /** How a field is to be stored, where that was declared. */
+  storedAs(field: string): StoredAs | undefined;
   added(bundle: StoredBundle, rowIds: readonly string[] | undefined): void;
   removed(bundle: StoredBundle): void;
   /** Keys of objects beside a bundle that go with it. */
@@ -147,6 +149,7 @@ export class Session {
       rows: request.rows,
       columns: request.columns,
       tensorEncoding,
+      storedAs: (field) => this.#catalog?.storedAs(field),
       chunkBytes: capabilities.chunkBytes,
       checksums: capabilities.checksums ? "written" : false,
       annotations,

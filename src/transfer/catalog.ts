@@ -6,7 +6,7 @@
  * @module
  */
 
-import type { Column } from "../batch/column.ts";
+import type { Column, StoredAs } from "../batch/column.ts";
 import type { Json } from "../batch/json.ts";
 import { RowSet } from "../batch/rowset.ts";
 import type { BundleInfo } from "../bundle/bundle.ts";
@@ -66,6 +66,10 @@ export class Catalog implements RowCatalog {
   /** Whether the store can be asked what it holds. */
   get kind(): "store" | "local" {
     return this.#session.store.list === undefined ? "local" : "store";
+  }
+
+  storedAs(field: string): StoredAs | undefined {
+    return this.#forms.storedAs(field);
   }
 
   checkForms(partition: string, columns: ReadonlyMap<string, Column>): () => void {

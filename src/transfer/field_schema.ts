@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { Column, Kind } from "../batch/column.ts";
+import { type Column, type Kind, STORED_AS, type StoredAs } from "../batch/column.ts";
 import { type DType, isDType, isNumericDType } from "../batch/dtype.ts";
 import { ConfigError, SchemaError } from "../errors.ts";
 
@@ -16,6 +16,8 @@ export interface FieldSchema {
   /** The shape of one row; of a tensor only. */
   readonly shape?: readonly number[];
   readonly nullable: boolean;
+  /** How it is stored, where not in its kind's own way. */
+  readonly storedAs?: StoredAs;
 }
 
 const KINDS: readonly Kind[] = ["tensor", "scalars", "ragged", "strings", "bytes", "json", "records"];
@@ -32,6 +34,8 @@ const CODECS: Readonly<Record<string, Kind | null>> = {
   json_ragged: "json",
   msgpack_ragged: "json",
   ragged_tensor_dict: "records",
+  media_list_ragged: "records",
+  jagged: "ragged",
   structured_recursive: "records",
 };
 
@@ -77,7 +81,11 @@ function parseField(entry: unknown, field: string, where: string): FieldSchema {
       return fail("shape is a list of sizes, without the rows");
     }
   }
+  const storedAs = roll && kind !== "tensor" && Object.hasOwn(STORED_AS, entry.codec as string)
+    ? entry.codec as StoredAs
+    : undefined;
   return {
+    ...(storedAs === undefined ? {} : { storedAs }),
     ...(kind === undefined ? {} : { kind: kind as Kind }),
     ...(dtype === undefined ? {} : { dtype: dtype as DType }),
     ...(shape === undefined ? {} : { shape: shape as number[] }),
@@ -183,6 +191,11 @@ export class FieldForms {
     };
   }
 
+  /** How a field is to be stored, where that was declared. */
+  storedAs(field: string): StoredAs | undefined {
+    return this.#declared.get(field)?.storedAs;
+  }
+
   /** Forgets what was fixed for a partition. */
   forget(partition: string): void {
     this.#partitions.delete(partition);
@@ -199,8 +212,9 @@ function checkDeclared(partition: string, field: string, column: Column, declare
       { partition, field, expected, actual },
     );
   };
-  const { kind, dtype, shape, nullable } = declared;
-  if (kind !== undefined && kind !== column.kind) fail(kind, column.kind);
+  const { kind, dtype, shape, nullable, storedAs } = declared;
+  const kinds = storedAs === undefined ? [kind] : STORED_AS[storedAs];
+  if (kind !== undefined && !kinds.includes(column.kind)) fail(kind, column.kind);
   if (dtype !== undefined && "dtype" in column && column.dtype !== dtype && !saysNothing(column)) {
     fail(dtype, column.dtype);
   }

@@ -121,7 +121,10 @@ function range(start: number, end: number, step: number): number[] {
 
 function columnsOf(fields: readonly Field[]): Record<string, Column> {
   return Object.fromEntries(
-    fields.map(({ name, kind, dtype, values }) => [name, columnIn(kind, dtype, values)]),
+    fields.map(({ name, kind, dtype, values, storedAs }) => {
+      const column = columnIn(kind, dtype, values);
+      return [name, storedAs === undefined || column.kind === "tensor" ? column : { ...column, storedAs }];
+    }),
   );
 }
 

@@ -1,5 +1,5 @@
 /**
- * `media_bytes` and `media_list_ragged`: bytes and images. Read only; nothing here is written so.
+ * `media_bytes` and `media_list_ragged`: bytes and images. `media_write.ts` writes them.
  *
  * @module
  */
@@ -66,7 +66,7 @@ export const mediaBytes: Codec = {
   decode: (source: PartSource, rows: RowSet, parts: Parts, guard): Column => {
     const column = varlenParts(source, parts);
     const encodings = mediaEncodings(source);
-    if (!encodings?.some(isImage)) return { kind: "bytes", ...column, guard };
+    if (!encodings?.some(isImage)) return { kind: "bytes", ...column, guard, storedAs: "media_bytes" };
     const { nulls, data, offsets } = column;
     const values: unknown[] = [];
     for (const row of rows) {
@@ -76,7 +76,7 @@ export const mediaBytes: Codec = {
         isNull ? null : mediaItem(source, row, encodings[row], data.subarray(offsets[i]!, offsets[i + 1]!)),
       );
     }
-    return recordsColumn(values);
+    return recordsColumn(values, "media_bytes");
   },
 };
 
@@ -108,6 +108,7 @@ export const mediaListRagged: Codec = {
         (_, row) =>
           nulls !== null && nulls[row] === 1 ? null : items.slice(rowOffsets[row], rowOffsets[row + 1]),
       ),
+      "media_list_ragged",
     );
   },
 };

@@ -1,5 +1,5 @@
 /**
- * `msgpack_ragged`: one MessagePack value a row. Read only; nothing here is written so.
+ * `msgpack_ragged`: one MessagePack value a row. `msgpack_write.ts` writes it.
  *
  * @module
  */
@@ -34,7 +34,7 @@ export const msgpackRagged: Codec = {
         });
       }
     }
-    return recordsColumn(values);
+    return recordsColumn(values, "msgpack_ragged");
   },
 };
 

@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { RaggedColumn } from "../../batch/column.ts";
+import type { RaggedColumn, StoredAs } from "../../batch/column.ts";
 import { arrayOver, bytesOf, itemSize } from "../../batch/dtype.ts";
 import {
   numpyCode,
@@ -26,6 +26,7 @@ type Shapes = RaggedColumn["shapes"];
 function raggedCodec(
   typeOf: (source: PartSource) => StoredType | undefined,
   formatOf: (source: PartSource) => RaggedColumn["rowFormat"],
+  how: { readonly storedAs?: StoredAs } = {},
 ): Codec {
   const storedType = (source: PartSource): StoredType => {
     const stored = typeOf(source);
@@ -71,6 +72,7 @@ function raggedCodec(
         rowFormat,
         nulls,
         guard,
+        ...how,
       };
     },
   };
@@ -97,6 +99,7 @@ export const raggedTensor: Codec = raggedCodec(
       : { dtype: dtype as StoredType["dtype"], swap: false };
   },
   () => "ndarray",
+  { storedAs: "ragged_tensor" },
 );
 
 /** Entries of `shapes` for each row. */

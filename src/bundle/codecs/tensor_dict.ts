@@ -1,5 +1,5 @@
 /**
- * `ragged_tensor_dict`: dicts of tensors. Read only; dicts are written as `structured_recursive`.
+ * `ragged_tensor_dict`: dicts of tensors. `tensor_dict_write.ts` writes it.
  *
  * @module
  */
@@ -62,6 +62,7 @@ export const raggedTensorDict: Codec = {
     };
     return recordsColumn(
       Array.from({ length: rows.length }, (_, row) => nulls[row] === 0 ? dict(row) : null),
+      "ragged_tensor_dict",
     );
   },
 };

@@ -4,17 +4,23 @@
  * @module
  */
 
-import type { Column, RecordsColumn } from "../../batch/column.ts";
+import type { Column, RecordsColumn, StoredAs } from "../../batch/column.ts";
 import { dtypeOfArray, type TypedArray } from "../../batch/dtype.ts";
 import { bytesOf } from "../../batch/dtype.ts";
 import { rowsOf } from "../../batch/rows.ts";
 import { Tensor } from "../../batch/tensor.ts";
 
 /** Values as a records column. They are the column's own memory. */
-export function recordsColumn(values: readonly unknown[]): RecordsColumn {
+export function recordsColumn(values: readonly unknown[], storedAs?: StoredAs): RecordsColumn {
   const nulls = new Uint8Array(new ArrayBuffer(values.length));
   values.forEach((value, row) => nulls[row] = value === null ? 1 : 0);
-  return { kind: "records", rows: values.length, nulls: nulls.includes(1) ? nulls : null, values };
+  return {
+    kind: "records",
+    rows: values.length,
+    nulls: nulls.includes(1) ? nulls : null,
+    values,
+    ...(storedAs === undefined ? {} : { storedAs }),
+  };
 }
 
 /** Sets a key that may be `__proto__`, where an assignment would set the prototype. */

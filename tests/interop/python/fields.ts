@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { Kind } from "../../../src/batch/column.ts";
+import type { Kind, StoredAs } from "../../../src/batch/column.ts";
 import {
   bytesOf,
   type DType,
@@ -27,6 +27,8 @@ export interface Field {
   readonly kind: Kind;
   readonly dtype?: DType;
   readonly values: Values;
+  /** How TypeScript is to store it, where not in its kind's own way. */
+  readonly storedAs?: StoredAs;
   /** What Python is told: a declared codec, or the section of an array. Without a codec Python infers one. */
   readonly python: {
     readonly codec?: string;
@@ -131,6 +133,15 @@ const TYPESCRIPT: Readonly<Record<string, Make>> = {
     python: {},
   }),
   records: PYTHON.structured_recursive as Make,
+  "records as msgpack": (random, rows) => ({
+    ...PYTHON.msgpack_ragged!(random, rows),
+    storedAs: "msgpack_ragged",
+  }),
+  "bytes as media": (random, rows) => ({ ...PYTHON.media_bytes!(random, rows), storedAs: "media_bytes" }),
+  "lists of bytes": (random, rows) => ({
+    ...PYTHON.media_list_ragged!(random, rows),
+    storedAs: "media_list_ragged",
+  }),
 };
 
 /** The columns that one side can write, by name. */

@@ -4,7 +4,9 @@ import type { Column } from "../../../src/batch/column.ts";
 import { parseJson } from "../../../src/batch/json.ts";
 import { RowSet } from "../../../src/batch/rowset.ts";
 import { handleText, parseHandle, writeHandle } from "../../../src/bundle/handle.ts";
-import { parseManifest } from "../../../src/bundle/manifest.ts";
+import { cutPayload } from "../../../src/bundle/chunking.ts";
+import { parseManifest, type PayloadSpec, writeManifest } from "../../../src/bundle/manifest.ts";
+import { type FieldSpec, writeMeta } from "../../../src/bundle/meta.ts";
 import { decodeColumn } from "../../../src/bundle/read.ts";
 import {
   assertColumn,
@@ -19,6 +21,7 @@ import {
   objectsOf,
   open,
   openGolden,
+  toBytes,
   toHex,
   toText,
 } from "./helpers.ts";
@@ -84,20 +87,6 @@ const DIFFERENCES: Readonly<Record<string, { why: string; keys: readonly string[
     why: 'no `kind: "tensor"`: with it Python reads a lost payload as None',
     keys: ["manifest"],
   },
-  torch_jagged: {
-    why: "jagged tensors are ragged columns here",
-    keys: ["meta", "manifest", "buffer/batch.x"],
-  },
-  dict_msgpack: {
-    why: "records are stored as structured_recursive",
-    keys: [
-      "meta",
-      "manifest",
-      "buffer/non_tensor_batch.info.data",
-      "buffer/non_tensor_batch.info.offsets",
-      "buffer/non_tensor_batch.info.nulls",
-    ],
-  },
   chunked_10: {
     why: "chunks end between rows",
     keys: ["manifest", "buffer/batch.a/chunk/0", "buffer/batch.a/chunk/1", "buffer/batch.a/chunk/2"],
@@ -136,6 +125,52 @@ describe("objects written by us", () => {
 });
 
 describe("other objects of the Python class", () => {
+  for (const name of ["put_bundle", "put_object_map", "put_object_wrapped"]) {
+    it(`${name}: the manifest, the meta and every payload are written as Python wrote them`, () => {
+      const item = goldenCase(name);
+      const objects = objectsOf(item);
+      const manifest = parseManifest(item.manifest_key!, objects.get(item.manifest_key!)!);
+      assert.equal(toText(writeManifest(manifest)), toText(objects.get(item.manifest_key!)!));
+      const whole = (payload: PayloadSpec) =>
+        Uint8Array.from(payload.chunks.flatMap(({ key }) => [...objects.get(key)!]));
+      const payloads = Object.fromEntries(
+        [...manifest.buffers].map(([name, payload]) => [name, whole(payload)]),
+      );
+      const int16 = Uint8Array.from([0, 0, 1, 0, 2, 0]);
+      assert.deepEqual(
+        payloads as unknown,
+        {
+          put_bundle: { p: toBytes("abcdef"), e: new Uint8Array(0) },
+          put_object_map: { a: int16, b: toBytes("xyz") },
+          put_object_wrapped: { value: int16 },
+        }[name],
+      );
+      const again = new Map<string, string>([[item.manifest_key!, toText(writeManifest(manifest))]]);
+      for (const [name, payload] of [...manifest.buffers, ["meta", manifest.meta] as const]) {
+        const chunkBytes = payload.chunks[0]?.bytes ?? null;
+        const parts = [name === "meta" ? whole(payload) : payloads[name]!];
+        const cut = cutPayload({ key: payload.key, parts, rowBytes: null }, { chunkBytes, checksums: false });
+        assert.deepEqual(cut.payload, payload);
+        for (const object of cut.objects) again.set(object.key, toText(joined(object)));
+      }
+      assert.deepEqual(again, new Map([...objects].map(([key, bytes]) => [key, toText(bytes)])));
+      if (name === "put_bundle") return;
+      // the members' specs, as our own meta writes them
+      const specs = JSON.parse(toText(whole(manifest.meta))).__mooncake_structured_fields__;
+      const fields = new Map(Object.entries(specs)) as ReadonlyMap<string, FieldSpec>;
+      const stage = { namespace: "n", partition: "p", stage: "s", batchSize: 3 };
+      const ours = writeMeta({ layout: "dataproto_stage", dataproto: stage, fields, facts: null });
+      assert.deepEqual(JSON.parse(toText(ours)).__mooncake_structured_fields__, specs);
+    });
+  }
+
+  it("meta_only: a batch without fields is its handle and nothing else", () => {
+    const item = goldenCase("meta_only");
+    assert.deepEqual(item.objects, {});
+    assert.equal(parseHandle(item.handle).fields.size, 0);
+    assert.equal(JSON.stringify(writeHandle(parseHandle(item.handle))), JSON.stringify(item.handle));
+  });
+
   it("put_bundle: payloads in chunks and empty ones", () => {
     const item = goldenCase("put_bundle");
     const manifest = parseManifest(item.manifest_key!, objectsOf(item).get(item.manifest_key!)!);

@@ -48,6 +48,14 @@ function check<Ts extends [unknown, ...unknown[]]>(
 
 // comparisons
 
+/** Texts back to back. */
+function varlenOf(texts: readonly string[]): { data: Uint8Array; offsets: Uint32Array } {
+  const encoder = new TextEncoder();
+  const offsets = new Uint32Array(texts.length + 1);
+  texts.forEach((text, i) => offsets[i + 1] = offsets[i]! + encoder.encode(text).length);
+  return { data: encoder.encode(texts.join("")), offsets };
+}
+
 /** Any value as something that deepEqual compares bit by bit; what is stored as the same value is the same. */
 function exact(value: unknown): unknown {
   if (value instanceof Tensor) return { dtype: value.dtype, shape: [...value.shape], hex: hex(value.bytes) };
@@ -270,7 +278,70 @@ const kinds: Readonly<Record<string, (rows: number) => fc.Arbitrary<Column>>> = 
   "bytes": (rows) => nullable(rows, raw).map(bytes),
   "json": (rows) => nullable(rows, jsonValue).map(json),
   "records": (rows) => recordRows(rows).map(records),
+  "ragged as tensors": (rows) =>
+    numeric.chain((dtype) =>
+      nullable(rows, typedArray(dtype)).map((values) => ragged(dtype, values, { storedAs: "ragged_tensor" }))
+    ),
+  "ragged as one jagged tensor": (rows) =>
+    fc.tuple(numeric, fc.array(fc.integer({ min: 0, max: 3 }), { maxLength: 2 })).chain(([dtype, inner]) => {
+      const row = fc.integer({ min: 0, max: 4 }).chain((length) => tensorOf(dtype, [length, ...inner]));
+      return fc.array(row, { minLength: rows, maxLength: rows }).map((values) =>
+        ragged(dtype, values, { storedAs: "jagged" })
+      );
+    }),
+  // without rows nothing tells the dtype, nor that rows are images
+  "tensors that NumPy lacks as one jagged tensor": (rows) =>
+    rows === 0
+      ? fc.constant(records([]))
+      : fc.constantFrom<DType>("bfloat16", "float8_e4m3fn", "float8_e5m2").chain((dtype) => {
+        const row = fc.integer({ min: 0, max: 4 }).chain((length) => tensorOf(dtype, [length, 2]));
+        return fc.array(row, { minLength: rows, maxLength: rows }).map((values) =>
+          records(values, { storedAs: "jagged" })
+        );
+      }),
+  "records as dicts of tensors": (rows) =>
+    fc.uniqueArray(fc.tuple(fc.constantFrom("a", "b c", "é", "__proto__", "0"), numeric), {
+      maxLength: 3,
+      selector: ([key]) => key,
+    }).chain((keys) =>
+      nullable(
+        rows,
+        fc.tuple(
+          ...keys.map(([, dtype]) =>
+            fc.option(
+              fc.array(fc.integer({ min: 0, max: 2 }), { minLength: 1, maxLength: 3 })
+                .chain((shape) => tensorOf(dtype, shape)),
+            )
+          ),
+        ).map((values) =>
+          Object.fromEntries(
+            keys.map(([key], i) => [key, values[i]] as const).filter(([, value]) => value !== null),
+          )
+        ),
+      ).map((values) => records(values, { storedAs: "ragged_tensor_dict" }))
+    ),
+  "records as MessagePack": (rows) =>
+    nullable(rows, packable).map((values) => records(values, { storedAs: "msgpack_ragged" })),
+  "bytes as media": (rows) => nullable(rows, raw).map((values) => bytes(values, { storedAs: "media_bytes" })),
+  // at least one image or item: what has none is as well another kind of column
+  "images and bytes": (rows) =>
+    fc.tuple(nullable(rows, fc.oneof(raw, image)), image).map(([values, first]) =>
+      records(rows === 0 ? [] : values.with(0, first))
+    ),
+  "lists of images and bytes": (rows) =>
+    fc.tuple(
+      nullable(rows, fc.array(fc.oneof(raw, image, fc.constant(null)), { maxLength: 4 })),
+      raw,
+    )
+      .map(([values, first]) => records(rows === 0 ? [] : values.with(0, [first]))),
 };
+
+const image = fc.record({
+  mode: fc.constantFrom("RGB", "L", "RGBA"),
+  size: fc.tuple(fc.nat(9), fc.nat(9)),
+  format: fc.constantFrom(null, "PNG"),
+  data: fc.uint8Array({ maxLength: 12 }).map((data) => new Uint8Array(data)),
+});
 
 const keyText = fc.oneof(
   text,
@@ -292,6 +363,27 @@ const jsonValue: fc.Arbitrary<unknown> = fc.letrec((tie) => ({
     fc.dictionary(keyText, tie("value"), { maxKeys: 4, noNullPrototype: true }),
   ),
 })).value;
+
+/** What MessagePack has a form for and JavaScript reads as the same value: integers of up to 64 bits. */
+const packable: fc.Arbitrary<unknown> = fc.letrec((tie) => ({
+  value: fc.oneof(
+    { maxDepth: 3 },
+    fc.oneof(
+      fc.constant(null),
+      fc.boolean(),
+      fc.maxSafeInteger(),
+      fc.integer({ min: -300, max: 300 }),
+      fc.double(),
+      fc.bigInt({ min: 2n ** 53n, max: 2n ** 64n - 1n }),
+      fc.bigInt({ min: -(2n ** 63n), max: -(2n ** 53n) }),
+      text,
+      raw,
+      fc.integer({ min: 250, max: 300 }).map((length) => "x".repeat(length)),
+    ),
+    fc.array(tie("value"), { maxLength: 20 }),
+    fc.dictionary(keyText, tie("value"), { maxKeys: 20, noNullPrototype: true }),
+  ),
+})).value.filter((value) => value !== null);
 
 /**
  * Rows of nested values, each place of one form in all rows: what a records column can hold. `null` is null,
@@ -369,6 +461,39 @@ describe("encoding and decoding is the identity:", () => {
       );
     });
   }
+
+  it("json as MessagePack, integers and fractions told apart", () => {
+    check(fc.property(rowCount.chain((rows) => nullable(rows, jsonValue)), (values) => {
+      let column: Column;
+      try {
+        column = { ...json(values), storedAs: "msgpack_ragged" };
+        buildBundle({ ...BUILD, rows: column.rows, columns: new Map([["f", column]]) });
+      } catch (error) {
+        // integers of more than 64 bits
+        assert.match((error as Error).message, /more than 64 bits/);
+        return;
+      }
+      const built = buildBundle({ ...BUILD, rows: column.rows, columns: new Map([["f", column]]) });
+      const objects: Objects = new Map(built.objects.map((object) => [object.key, joined(object)]));
+      const read = readBack(objects, built.bundle, "f");
+      assert.equal(read.kind, "records");
+      assert.deepEqual(rowsOf(read).toArray().map(exact), rowsOf(column).toArray().map(exact));
+    }));
+    const texts = ["1", "1.0", "-0", "1e3", "[1.5,2.0,3]", '{"a\\u0022b":[]}', " [ 1 , 2 ] "];
+    const column = { ...json(texts.map(() => 0)), ...varlenOf(texts) } as Column;
+    const built = buildBundle({
+      ...BUILD,
+      rows: texts.length,
+      columns: new Map([["f", { ...column, storedAs: "msgpack_ragged" } as Column]]),
+    });
+    const data = built.objects.find(({ key }) => key.endsWith("/buffer/non_tensor_batch.f.data"))!;
+    const float = (n: number) =>
+      `cb${hex(bytesOf(new BigUint64Array([new DataView(Float64Array.of(n).buffer).getBigUint64(0)])))}`;
+    assert.equal(
+      hex(joined(data)),
+      `01${float(1)}00${float(1000)}93${float(1.5)}${float(2)}0381a361226290920102`,
+    );
+  });
 
   it("many columns in one bundle", () => {
     const columnsOf = (rows: number) =>

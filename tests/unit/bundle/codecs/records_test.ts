@@ -140,7 +140,11 @@ describe("records", () => {
       [Object.fromEntries(Array.from({ length: 5000 }, (_, i) => [`k${i}`, raw]))],
       /more than 4096/,
     ],
-    ["very long lists of bytes", [Array.from({ length: 5000 }, () => raw)], /lists of 5000 items/],
+    [
+      "very long lists with bytes",
+      [Array.from({ length: 5000 }, (_, i) => i === 0 ? { raw } : raw)],
+      /lists of 5000 items/,
+    ],
   ];
   for (const [what, rows, message] of wrong) {
     it(`refuse ${what}, naming field and path`, () => {
@@ -241,7 +245,7 @@ describe("structured_recursive of other writers", () => {
   });
 
   it("with longer lists than it has items is corrupt, not a huge list", () => {
-    const rows = [[Uint8Array.of(1)], [Uint8Array.of(2), Uint8Array.of(3)]];
+    const rows = [[{ b: Uint8Array.of(1) }], [{ b: Uint8Array.of(2) }, { b: Uint8Array.of(3) }]];
     const built = build({ r: records(rows) });
     const ours = stored(built);
     const key = `${built.bundle.objectId}/buffer/non_tensor_batch.r.node.0.lengths`;
