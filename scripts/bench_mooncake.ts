@@ -5,7 +5,8 @@
  *   deno run -A scripts/bench_mooncake.ts      bun scripts/bench_mooncake.ts
  *
  * The memory is given by a Python process that does nothing else, so that all sides reach it by the same way. With
- * `--own` it is the timed Python process that gives it: its bytes then never leave that process.
+ * `--memory python` it is the timed Python process that gives it: its bytes then never leave that process. With
+ * `--memory process` or `--memory node` it is ours, in that client scope.
  *
  * @module
  */
@@ -87,20 +88,25 @@ const found = await setUpMooncake();
 if (found.skip !== false) throw new Error(found.skip);
 using _runtime = ownRuntimeFolder();
 await using master = await startMaster();
-const own = process.argv.includes("--own");
-await using _provider = own ? undefined : await startProvider(master, 1 << 30);
+const option = process.argv.indexOf("--memory");
+const giver = option < 0 ? "other" : process.argv[option + 1];
+const own = giver === "python";
+await using _provider = giver === "other" ? await startProvider(master, 1 << 30) : undefined;
 const script = fileURLToPath(new URL("./python/bench_mooncake.py", import.meta.url));
 const python = spawn(found.python, [script, master.address, own ? String(1 << 30) : "0"], {
   stdio: ["pipe", "pipe", "ignore"],
 });
 const answers = createInterface({ input: python.stdout })[Symbol.asyncIterator]();
-const settings = { ...await mooncakeConfig(master), globalSegmentSize: 0 } as const;
+const settings = await mooncakeConfig(master);
+const given = (scope: string): number => scope === giver ? 1 << 30 : 0;
 try {
   await answers.next();
-  const scopes = ["process", "node"] as const;
+  const all = ["process", "node"] as const;
+  // a client that gives memory is faster than one that does not: they are not mixed
+  const scopes = all.filter((scope) => !all.includes(giver as "node") || scope === giver);
   const transfers = new Map<string, [TransferBackend, TransferBackend]>();
   for (const clientScope of scopes) {
-    const open = () => openTransfer({ ...settings, clientScope });
+    const open = () => openTransfer({ ...settings, clientScope, globalSegmentSize: given(clientScope) });
     transfers.set(clientScope, [await open(), await open()]);
   }
   const ours = { process: [] as Times[], node: [] as Times[] };
@@ -121,23 +127,27 @@ try {
       "Deno" in globalThis ? "Deno" : "Bun"
     }, 84 MB over TCP on loopback, medians of ${ROUNDS} rounds in turn, ms`,
   );
-  console.log("                     process    agent   Python   process  agent/process");
+  const both = scopes.length > 1;
+  const heads = [...scopes, "Python", ...scopes.map((scope) => `${scope} x`), ...(both ? ["node/proc"] : [])];
+  console.log(`${" ".repeat(19)}${heads.map((head) => head.padStart(10)).join("")}`);
   for (const [step, name] of Object.entries(STEPS) as [Step, string][]) {
     const of = (scope: "process" | "node") => ours[scope].map((times) => times[step]!);
-    const [local, node, peer] = [of("process"), of("node"), theirs.map((times) => times[name]!)];
-    const faster = median(local.map((ms, i) => peer[i]! / ms));
-    const slower = median(node.map((ms, i) => ms / local[i]!));
-    console.log(
-      `${step.padEnd(18)} ${
-        [local, node, peer].map((times) => median(times).toFixed(1).padStart(8)).join(" ")
-      } ` +
-        `${faster.toFixed(2).padStart(8)}x ${slower.toFixed(2).padStart(9)}`,
-    );
+    const peer = theirs.map((times) => times[name]!);
+    const cells = [
+      ...[...scopes.map(of), peer].map((times) => median(times).toFixed(1)),
+      // in every round held against that round's
+      ...scopes.map((scope) => median(of(scope).map((ms, i) => peer[i]! / ms)).toFixed(2)),
+      ...(both ? [median(of("node").map((ms, i) => ms / of("process")[i]!)).toFixed(2)] : []),
+    ];
+    console.log(`${step.padEnd(19)}${cells.map((cell) => cell.padStart(10)).join("")}`);
   }
   for (const pair of transfers.values()) for (const transfer of pair) await transfer.close();
 } finally {
   const ended = new Promise((resolve) => python.on("close", resolve));
   python.kill();
   await ended;
-  await stopAgent(clientSetup(resolveConfig(settings)), new Deadline("stop", {}));
+  await stopAgent(
+    clientSetup(resolveConfig({ ...settings, globalSegmentSize: 0 })),
+    new Deadline("stop", {}),
+  );
 }
