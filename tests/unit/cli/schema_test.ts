@@ -42,7 +42,7 @@ describe("parseSchema", () => {
       a: { kind: "tensor", dtype: "bfloat16", shape: [2, 3], nullable: false },
       b: { kind: "strings", nullable: true },
       c: { kind: "ragged", dtype: "int64", nullable: true },
-      d: { kind: "ragged", dtype: "float32", nullable: true },
+      d: { kind: "ragged", dtype: "float32", nullable: true, storedAs: "ragged_tensor" },
       e: { nullable: false },
       f: { kind: "tensor", dtype: "float16", nullable: true },
       g: { kind: "json", nullable: true },
