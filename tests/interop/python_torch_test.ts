@@ -18,7 +18,7 @@ import { join } from "node:path";
 import process from "node:process";
 import { describe, it } from "node:test";
 import { type ColumnRemoteBatch, openTransfer, type TransferBackend } from "../../mod.ts";
-import { records } from "../../src/batch/build.ts";
+import { ragged, records } from "../../src/batch/build.ts";
 import { DTYPES } from "../../src/batch/dtype.ts";
 import { Tensor } from "../../src/batch/tensor.ts";
 import { newSeed, Random, ROOT, temporaryFolder } from "../support/runtime.ts";
@@ -193,6 +193,73 @@ if (executable !== undefined) {
         const batch = transfer.importHandle(handle);
         assert.deepEqual(columnOut(await batch.materialize(), "d"), { rows: [...dicts("ours"), null] });
         await batch.drop();
+      }));
+
+    it("reads ragged tensors, dicts of them and jagged tensors that TypeScript writes, whole, sliced and gathered", () =>
+      withTorch(async (python, transfer) => {
+        const random = new Random(newSeed("written as tensors"));
+        const make = ({ dtype, shape, hex }: ArrayValue) => new Tensor(dtype, shape, bytesOfHex(hex));
+        const out = ({ dtype, shape, hex }: ArrayValue): Row => ({ $a: dtype, shape, hex });
+        const rowOf = (dtype: ArrayValue["dtype"]): ArrayValue => {
+          const { shape, hex } = denseArray(random, 1 + random.int(4), dtype);
+          return { dtype, shape: [shape.reduce((size, n) => size * n, 1)], hex };
+        };
+        for (const [i, dtype] of NUMPY_DTYPES.entries()) {
+          const tensors = Array.from({ length: 5 }, () => rowOf(dtype));
+          const gap = tensors.map((row, at) => at === 2 ? null : row);
+          const dicts = tensors.map((row, at) =>
+            at === 3 ? null : at === 1 ? { a: row } : { a: row, b: rowOf("int64") }
+          );
+          const columns = {
+            rows: ragged(dtype, gap.map((row) => row === null ? null : make(row)), {
+              storedAs: "ragged_tensor",
+            }),
+            one: ragged(dtype, tensors.map(make), { storedAs: "jagged" }),
+            dicts: records(
+              dicts.map((dict) =>
+                dict === null
+                  ? null
+                  : Object.fromEntries(Object.entries(dict).map(([key, row]) => [key, make(row!)]))
+              ),
+              { storedAs: "ragged_tensor_dict" },
+            ),
+          };
+          const batch = await transfer.put(`p${i}`, null, columns, 5);
+          const expected: Record<string, Row[]> = {
+            rows: gap.map((row) => row === null ? null : out(row)),
+            one: tensors.map(out),
+            dicts: dicts.map((dict): Row =>
+              dict === null ? null : { $d: Object.entries(dict).map(([key, row]) => [key, out(row!)]) }
+            ),
+          };
+          const handle = batch.toHandle();
+          for (
+            const [rows, picked] of [[null, [0, 1, 2, 3, 4]], [{ slice: [1, 4, 1] }, [1, 2, 3]], [[4, 0], [
+              4,
+              0,
+            ]]] as const
+          ) {
+            const read = await python.call<{ columns: Columns }>("get", { handle, rows });
+            for (const [name, values] of Object.entries(expected)) {
+              assert.deepEqual(
+                read.columns[name],
+                { rows: picked.map((row) => values[row]) },
+                `${dtype} ${name}`,
+              );
+            }
+          }
+          await python.call("cleanup", { handle });
+        }
+        const rows = Array.from({ length: 3 }, () => rowOf("bfloat16"));
+        const batch = await transfer.put(
+          "bf16",
+          null,
+          { j: records(rows.map(make), { storedAs: "jagged" }) },
+          3,
+        );
+        const read = await python.call<{ columns: Columns }>("get", { handle: batch.toHandle() });
+        assert.deepEqual(read.columns.j, { rows: rows.map(out) });
+        await python.call("cleanup", { handle: batch.toHandle() });
       }));
 
     it("reads tensors inside records", () =>

@@ -40,7 +40,7 @@ def is_tensor(value: Any) -> bool:
 
 
 def tensor_out(tensor: Any) -> dict[str, Any]:
-    raw = tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    raw = tensor.clone(memory_format=torch.contiguous_format).reshape(-1).view(torch.uint8).numpy().tobytes()
     return {"dtype": str(tensor.dtype).removeprefix("torch."), "shape": list(tensor.shape), "hex": raw.hex()}
 
 
