@@ -11,6 +11,7 @@ import {
   bytesOf,
   type DType,
   dtypeOfArray,
+  dtypeText,
   isDType,
   isNumericDType,
   itemSize,
@@ -394,7 +395,7 @@ export function records(
 
 function checkNumeric(kind: "scalars" | "ragged", dtype: NumericDType): void {
   if (isNumericDType(dtype)) return;
-  throw new SchemaError(`a ${kind} column cannot be of dtype ${String(dtype)}`, {
+  throw new SchemaError(`a ${kind} column cannot be of dtype ${dtypeText(dtype)}`, {
     expected: "bool, int8 to int64, uint8 to uint64, float16, float32 or float64",
     actual: dtype,
     hint: isDType(dtype) ? `only a tensor can be ${dtype}` : undefined,

@@ -6,7 +6,7 @@
 
 import { SchemaError } from "../errors.ts";
 import type { Column, Kind } from "./column.ts";
-import { isNumericDType, itemSize } from "./dtype.ts";
+import { dtypeText, isNumericDType, itemSize } from "./dtype.ts";
 import { Tensor } from "./tensor.ts";
 
 const KINDS: readonly Kind[] = ["tensor", "scalars", "ragged", "strings", "bytes", "json", "records"];
@@ -50,7 +50,7 @@ function findProblem(column: Column): string | undefined {
   if (!(column.data instanceof Uint8Array)) return "its data is no Uint8Array";
   let size = 1;
   if (column.kind === "scalars" || column.kind === "ragged") {
-    if (!isNumericDType(column.dtype)) return `its dtype is ${String(column.dtype)}`;
+    if (!isNumericDType(column.dtype)) return `its dtype is ${dtypeText(column.dtype)}`;
     size = itemSize(column.dtype);
   }
   if (column.kind === "scalars") {

@@ -77,6 +77,12 @@ export function isNumericDType(name: unknown): name is NumericDType {
   return isDType(name) && name !== "bfloat16" && !name.startsWith("float8");
 }
 
+/** What `name`, which may be anything, is called in a message: a list or an object is not written out. */
+export function dtypeText(name: unknown): string {
+  if (typeof name !== "object" || name === null) return String(name);
+  return Array.isArray(name) ? "a list" : "an object";
+}
+
 /** Bytes of one element. */
 export function itemSize(dtype: DType): number {
   return ARRAYS[dtype].BYTES_PER_ELEMENT;

@@ -6,7 +6,7 @@
 
 import { ClosedError, SchemaError } from "../errors.ts";
 import type { Guard } from "./column.ts";
-import { arrayOver, type DType, isDType, itemSize, type TypedArray } from "./dtype.ts";
+import { arrayOver, type DType, dtypeText, isDType, itemSize, type TypedArray } from "./dtype.ts";
 import { decodeBFloat16, decodeFloat8 } from "./narrow.ts";
 
 /** The most dimensions a tensor may have. */
@@ -141,7 +141,7 @@ export class Tensor {
  * @throws {SchemaError} where there is no such tensor
  */
 export function checkShape(dtype: DType, shape: readonly number[]): number {
-  if (!isDType(dtype)) throw new SchemaError(`there is no dtype ${String(dtype)}`, { actual: dtype });
+  if (!isDType(dtype)) throw new SchemaError(`there is no dtype ${dtypeText(dtype)}`, { actual: dtype });
   if (!Array.isArray(shape) || shape.length < 1 || shape.length > MAX_DIMENSIONS) {
     throw new SchemaError(`a tensor has 1 to ${MAX_DIMENSIONS} dimensions`, {
       expected: `1 to ${MAX_DIMENSIONS} dimensions, rows first`,

@@ -5,7 +5,7 @@
  */
 
 import { type Column, type Kind, STORED_AS, type StoredAs } from "../batch/column.ts";
-import { type DType, isDType, isNumericDType } from "../batch/dtype.ts";
+import { type DType, dtypeText, isDType, isNumericDType } from "../batch/dtype.ts";
 import { ConfigError, SchemaError } from "../errors.ts";
 
 /** What a schema says about one field. */
@@ -72,7 +72,7 @@ function parseField(entry: unknown, field: string, where: string): FieldSchema {
   const numeric = kind === "tensor" || kind === "scalars" || kind === "ragged";
   if (dtype !== undefined) {
     const known = kind === "tensor" ? isDType(dtype) : isNumericDType(dtype);
-    if (!known) return fail(`${String(dtype)} is no dtype of kind ${String(kind)}`);
+    if (!known) return fail(`${dtypeText(dtype)} is no dtype of kind ${String(kind)}`);
     if (!numeric) return fail(`kind ${String(kind)} has no dtype`);
   }
   if (shape !== undefined) {

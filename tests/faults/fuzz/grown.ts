@@ -250,6 +250,17 @@ export const grown: readonly Grown[] = [
     make: () => file(`{"a":${"[".repeat(1_000_000)}${"]".repeat(1_000_000)}}\n`),
   },
   {
+    bug: "a schema whose dtype is a list of four thousand levels",
+    target: "jsonl",
+    make: () => {
+      const dtype = "[".repeat(4_000) + "]".repeat(4_000);
+      return new Map([
+        ...file(`{"a":[1]}\n`),
+        ["schema", encoder.encode(`{"a":{"kind":"ragged","dtype":${dtype}}}`)],
+      ]);
+    },
+  },
+  {
     bug: "a safetensors key of four million escapes",
     target: "safetensors",
     make: () =>

@@ -57,6 +57,7 @@ describe("parseSchema", () => {
       ["an unknown kind", { x: { kind: "array" } }],
       ["an unknown option", { x: { kind: "strings", dtyp: "int8" } }],
       ["an unknown dtype", { x: { kind: "scalars", dtype: "int128" } }],
+      ["a dtype that has no text", { x: { kind: "ragged", dtype: { toString: null } } }],
       ["bfloat16 scalars", { x: { kind: "scalars", dtype: "bfloat16" } }],
       ["strings with a dtype", { x: { kind: "strings", dtype: "int8" } }],
       ["ragged with a shape", { x: { kind: "ragged", shape: [1] } }],
