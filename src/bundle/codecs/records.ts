@@ -75,6 +75,8 @@ class RecordsBuilder {
 
   /** Finds the containers that have to be taken apart. */
   findBinary(value: unknown, depth: number): boolean {
+    // NaN and the infinities: as scalars they have a form
+    if (typeof value === "number") return !Number.isFinite(value);
     if (typeof value !== "object" || value === null) return false;
     if (value instanceof Tensor || ArrayBuffer.isView(value)) return true;
     if (depth > MAX_JSON_DEPTH) throw this.#refuse("a row", `nests deeper than ${MAX_JSON_DEPTH} levels`);
@@ -130,7 +132,10 @@ class RecordsBuilder {
     values.forEach((value, row) => lengths[row] = isList[row] ? (value as readonly unknown[]).length : 0);
     const longest = lengths.reduce((max, length) => Math.max(max, length), 0);
     if (longest > MAX_PARTS) {
-      throw this.#refuse(path, `has lists of ${longest} items with arrays or bytes in them`);
+      throw this.#refuse(
+        path,
+        `has lists of ${longest} items with arrays, bytes or non-finite numbers in them`,
+      );
     }
     this.#addNode(
       path,

@@ -52,6 +52,12 @@ describe("records", () => {
       { turns: [] },
       { turns: [{ images: null }, null, { text: "c" }] },
     ],
+    "numbers that JSON does not know": [
+      { loss: NaN, steps: [1, Infinity] },
+      null,
+      { loss: 0.5, steps: [-Infinity] },
+      { "": -Infinity },
+    ],
     "leaves at the root": [raw, null, Uint8Array.of(7)],
     "tensors at the root": [pixels, null, tensor("uint8", [1], [9])],
     "arrays at the root": [Int32Array.of(1, 2), Int32Array.of(), null],
@@ -134,7 +140,7 @@ describe("records", () => {
     ["bfloat16", [{ a: tensor("bfloat16", [1], [1]) }], /\.a is bfloat16, which NumPy does not have/],
     ["half a surrogate pair", [{ raw, a: "\ud800" }], /\.a: /],
     ["a key with half a surrogate pair", [{ "\ud800": raw }], /half of a surrogate pair/],
-    ["infinities in JSON", [{ raw, a: [Infinity] }], /\.a: /],
+    ["infinities beside text", [{ a: [Infinity] }, { a: ["text"] }], /\.a\[0\]: .*Infinity/],
     [
       "very many keys",
       [Object.fromEntries(Array.from({ length: 5000 }, (_, i) => [`k${i}`, raw]))],
