@@ -4,6 +4,7 @@
  *   node scripts/test.mjs            all of it, with a twentieth of the long counts
  *   node scripts/test.mjs --quick    unit tests only
  *   node scripts/test.mjs --long     all of it, with full counts and soaks
+ *   node scripts/test.mjs --rdma     those over RDMA only, on this host's device or in a lab that has some (scripts/lab.mjs)
  *   node scripts/test.mjs --check    formatting, lint and types only
  *
  * Further arguments name test files. The last line is `N passed, N failed`; with CI=true a skipped test has failed.
@@ -14,6 +15,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync } fr
 import { delimiter, dirname, join, relative } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
+import { runLab, setUpLab } from "./lab.mjs";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 process.chdir(root);
@@ -32,10 +34,13 @@ const environment = {
   BATCHFERRY_TEST_LEVEL: level,
   PATH: `${bin}${delimiter}${process.env.PATH ?? ""}`,
 };
-// a caller's own configuration must not reach the tests
-for (const name of Object.keys(environment)) {
-  if (/^BATCHFERRY_(?!TEST_)/.test(name)) delete environment[name];
-}
+// a caller's own configuration must not reach the tests; those over RDMA are told their device by it
+const own = flags.has("--rdma") ? /^BATCHFERRY_(?!TEST_)/ : /^(?:BATCHFERRY_(?!TEST_)|MOONCAKE_|MC_)/;
+for (const name of Object.keys(environment)) if (own.test(name)) delete environment[name];
+
+const RUNTIMES = ["deno", "bun"];
+/** Tests over a real RDMA device. */
+const RDMA = join("tests", "rdma");
 
 let passed = 0;
 let failed = 0;
@@ -69,12 +74,29 @@ function install(folder, pins, args) {
 /** Test files: those named, or all that the level asks for. */
 function testFiles() {
   if (named.length > 0) return named;
-  const folders = level === "quick" ? ["tests/unit"] : ["tests"];
-  return folders.flatMap((folder) =>
-    readdirSync(folder, { recursive: true })
-      .filter((file) => file.endsWith("_test.ts"))
-      .map((file) => join(folder, file))
-  ).sort();
+  const all = filesOf(level === "quick" ? "tests/unit" : "tests");
+  return all.filter((file) => !file.startsWith(RDMA));
+}
+
+function filesOf(folder) {
+  return readdirSync(folder, { recursive: true })
+    .filter((file) => file.endsWith("_test.ts"))
+    .map((file) => join(folder, file))
+    .sort();
+}
+
+/** The command that runs test files under a runtime. */
+function testCommand(runtime, files, report) {
+  return runtime === "deno"
+    ? ["deno", "test", "-A", "--no-check", "--quiet", `--junit-path=${report}`, ...files]
+    : [
+      "bun",
+      "test",
+      "--timeout=1200000",
+      "--reporter=junit",
+      `--reporter-outfile=${report}`,
+      ...files.map((file) => `./${file}`),
+    ];
 }
 
 /** Runs the test files under one runtime and adds up its JUnit report. */
@@ -83,16 +105,14 @@ function test(runtime, files) {
   mkdirSync(".cache", { recursive: true });
   const report = join(root, ".cache", `junit-${runtime}.xml`);
   rmSync(report, { force: true });
-  const ok = runtime === "deno"
-    ? run("deno", ["test", "-A", "--no-check", "--quiet", `--junit-path=${report}`, ...files])
-    : run("bun", [
-      "test",
-      "--timeout=1200000",
-      "--reporter=junit",
-      `--reporter-outfile=${report}`,
-      ...files.map((file) => `./${file}`),
-    ]);
-  const cases = existsSync(report) ? readCases(readFileSync(report, "utf8")) : [];
+  const [command, ...args] = testCommand(runtime, files, report);
+  const ok = run(command, args);
+  count(runtime, ok, existsSync(report) ? readFileSync(report, "utf8") : "");
+}
+
+/** Adds up a JUnit report. */
+function count(runtime, ok, report) {
+  const cases = readCases(report);
   const bad = cases.filter((entry) => entry.state === "failed");
   const left = cases.filter((entry) => entry.state === "skipped");
   passed += cases.length - bad.length - left.length;
@@ -103,6 +123,51 @@ function test(runtime, files) {
   if (!ok && bad.length === 0) {
     failed++;
     console.log(`FAILED: ${runtime} test ended with an error`);
+  }
+}
+
+/** Runs the test files over RDMA: on this host's device where MOONCAKE_PROTOCOL asks for it, else in the lab. */
+async function testRdma(files) {
+  const own = process.env.MOONCAKE_PROTOCOL === "rdma" && existsSync("/sys/class/infiniband") &&
+    readdirSync("/sys/class/infiniband").length > 0;
+  if (own) {
+    for (const runtime of RUNTIMES) test(runtime, files);
+    return;
+  }
+  console.log(`\n== tests over RDMA (${files.length} files, in the lab)`);
+  try {
+    setUpLab();
+  } catch (error) {
+    console.log(`skipped: tests over RDMA: there is no RDMA device, and no lab: ${error.message}`);
+    skipped += files.length;
+    return;
+  }
+  // in the guest nothing can be downloaded or installed
+  run("python3", ["tests/support/set_up_python.py", ".cache/python", "scripts/python/requirements.txt"]);
+  run("deno", ["cache", "--quiet", "--no-check", ...files, "src/transfer/agent/main.ts"], {
+    env: { ...environment, DENO_DIR: join(root, ".cache", "lab-deno") },
+  });
+  const reports = new Map(RUNTIMES.map((runtime) => [runtime, { status: undefined, lines: [] }]));
+  const script = [
+    "export DENO_NO_PACKAGE_JSON=1",
+    `export CI=${environment.CI ?? ""} BATCHFERRY_TEST_LEVEL=${level}`,
+    "ibv_devinfo | grep -E 'hca_id|state|active_mtu'",
+    "cp -r .cache/lab-deno /run/deno",
+    ...RUNTIMES.flatMap((runtime) => [
+      testCommand(runtime, files, `/run/${runtime}.xml`).join(" "),
+      `echo "LAB-STATUS ${runtime} $?"`,
+      `sed 's/^/LAB-REPORT ${runtime} /' /run/${runtime}.xml`,
+    ]),
+  ].join("\n");
+  const status = await runLab(script, environment.PATH, (line) => {
+    const [, what, runtime, rest] = /^LAB-(STATUS|REPORT) (deno|bun) (.*)$/.exec(line) ?? [];
+    if (what === undefined) console.log(line);
+    else if (what === "STATUS") reports.get(runtime).status = Number(rest);
+    else reports.get(runtime).lines.push(rest);
+  });
+  if (status === undefined) console.log("the lab did not come to its end");
+  for (const [runtime, { status, lines }] of reports) {
+    count(`${runtime}, RDMA`, status === 0, lines.join("\n"));
   }
 }
 
@@ -120,20 +185,25 @@ install(root, "package-lock.json", ["ci"]);
 // exact versions without dependencies: a lock file would add nothing but the names of other platforms' packages
 install(tools, "package.json", ["install", "--no-package-lock"]);
 const started = Date.now();
-if (level !== "quick" && named.length === 0) {
+if (level !== "quick" && named.length === 0 && !flags.has("--rdma")) {
   check("deno fmt", "deno", ["fmt", "--check", "--quiet"]);
   check("deno lint", "deno", ["lint", "--quiet"]);
   check("deno check", "deno", ["check", "--quiet", "mod.ts", "src", "ffi", "scripts", "tests"]);
   check("tsc", "tsc", ["--noEmit"]);
 }
 if (!flags.has("--check")) {
-  const files = testFiles();
   if (level !== "quick") {
     console.log("\n== native libraries");
     // what cannot be had is told again by the tests that miss it
     run("node", [join(root, "scripts", "native.mjs")]);
   }
-  for (const runtime of ["deno", "bun"]) test(runtime, files);
+  if (!flags.has("--rdma")) {
+    const files = testFiles();
+    for (const runtime of RUNTIMES) test(runtime, files);
+  }
+  if (flags.has("--rdma") || (level !== "quick" && named.length === 0)) {
+    await testRdma(named.length > 0 ? named : filesOf(RDMA));
+  }
 }
 if (process.env.CI === "true" && skipped > 0) {
   console.log(`${skipped} skipped: counted as failed`);

@@ -9,6 +9,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { createServer } from "node:net";
 import { dirname, join } from "node:path";
 import process from "node:process";
+import { MasterPages } from "../../src/store/mooncake/master.ts";
 import { setUpPython } from "./python.ts";
 import { ROOT, runCommand, temporaryFolder } from "./runtime.ts";
 
@@ -116,21 +117,23 @@ export class Master implements AsyncDisposable {
   /** `HOST:PORT` of its pages. */
   readonly metricsAddress: string;
   readonly #command: readonly string[];
+  readonly #pages: MasterPages;
   #child: Child | undefined;
 
   constructor(command: readonly string[], port: number, metricsPort: number) {
     this.address = `127.0.0.1:${port}`;
     this.metricsAddress = `127.0.0.1:${metricsPort}`;
+    this.#pages = new MasterPages(this.address, this.metricsAddress);
     this.#command = command;
   }
 
-  /** Starts it, again after `kill`, on the same ports; returns when it answers. */
+  /** Starts it, again after `kill`, on the same ports; returns when its service is up, some time after its pages. */
   async start(): Promise<void> {
     const child = this.#child = start(this.#command, "mooncake_master");
     await until("starting mooncake_master", async () => {
       if (child.process.exitCode !== null) throw new Error(`mooncake_master ended: ${child.output}`);
       return await this.segments().catch(() => undefined);
-    });
+    }, 60_000);
   }
 
   /** Ends it with `kill -9`. */
@@ -141,19 +144,12 @@ export class Master implements AsyncDisposable {
 
   /** The clients that give memory, by name. */
   segments(): Promise<string[]> {
-    return this.#lines("get_all_segments");
+    return this.#pages.segments(AbortSignal.timeout(5000));
   }
 
   /** All keys. */
   keys(): Promise<string[]> {
-    return this.#lines("get_all_keys");
-  }
-
-  async #lines(page: string): Promise<string[]> {
-    const response = await fetch(`http://${this.metricsAddress}/${page}`, {
-      signal: AbortSignal.timeout(5000),
-    });
-    return (await response.text()).split("\n").filter((line) => line !== "");
+    return this.#pages.keys(AbortSignal.timeout(5000));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -182,8 +178,15 @@ export async function startMaster(options: MasterOptions = {}): Promise<Master> 
   return master;
 }
 
-/** A client of Mooncake's Python class that gives `bytes` of memory to the cluster. */
-export async function startProvider(master: Master, bytes: number): Promise<Provider> {
+/**
+ * A client of Mooncake's Python class that gives `bytes` of memory to the cluster, over the transport that the standard
+ * environment names ask for.
+ */
+export async function startProvider(
+  master: Pick<Master, "address" | "segments">,
+  bytes: number,
+  limitMs?: number,
+): Promise<Provider> {
   const found = await setUpMooncake();
   if (found.skip !== false) throw new Error(found.skip);
   const script = join(ROOT, "tests", "support", "mooncake_provider.py");
@@ -192,7 +195,7 @@ export async function startProvider(master: Master, bytes: number): Promise<Prov
   await until("starting a client that gives memory", async () => {
     if (child.process.exitCode !== null) throw new Error(`the provider ended: ${child.output}`);
     return (await master.segments()).length > 0 ? true : undefined;
-  });
+  }, limitMs);
   return provider;
 }
 

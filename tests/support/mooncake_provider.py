@@ -2,9 +2,11 @@
 
     mooncake_provider.py MASTER BYTES
 
-Prints the name of its segment once it is there.
+Transport and address are those of the standard environment names, TCP over loopback where they are not set. Prints the
+name of its segment once it is there.
 """
 
+import os
 import signal
 import sys
 
@@ -12,7 +14,10 @@ from mooncake.store import MooncakeDistributedStore
 
 master, size = sys.argv[1], int(sys.argv[2])
 store = MooncakeDistributedStore()
-code = store.setup("127.0.0.1", "P2PHANDSHAKE", size, 16 << 20, "tcp", "", master)
+hostname = os.environ.get("MOONCAKE_LOCAL_HOSTNAME", "127.0.0.1")
+protocol = os.environ.get("MOONCAKE_PROTOCOL", "tcp")
+device = os.environ.get("MOONCAKE_DEVICE_NAME", "")
+code = store.setup(hostname, "P2PHANDSHAKE", size, 16 << 20, protocol, device, master)
 if code != 0:
     sys.exit(f"setup failed with {code}")
 print(store.get_hostname(), flush=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import traceback
 from typing import Any
@@ -39,7 +40,10 @@ class Server:
             from mooncake.store import MooncakeDistributedStore
 
             self.store = MooncakeDistributedStore()
-            code = self.store.setup("127.0.0.1", "P2PHANDSHAKE", memory, 64 << 20, "tcp", "", master)
+            hostname = os.environ.get("MOONCAKE_LOCAL_HOSTNAME", "127.0.0.1")
+            protocol = os.environ.get("MOONCAKE_PROTOCOL", "tcp")
+            device = os.environ.get("MOONCAKE_DEVICE_NAME", "")
+            code = self.store.setup(hostname, "P2PHANDSHAKE", memory, 64 << 20, protocol, device, master)
             if code != 0:
                 raise RuntimeError(f"setup failed with {code}")
         self.transfer = MooncakeBundleTransfer(self.store, key_prefix=prefix, default_chunk_bytes=chunk_bytes)
