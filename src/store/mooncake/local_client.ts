@@ -13,9 +13,9 @@ import type {
   Staging,
   TransportInUse,
 } from "./client.ts";
-import { type MappedMemory, newMemory } from "./memory.ts";
+import { type MappedMemory, newMemory } from "../registered/memory.ts";
 import { type NativeClient, openNativeClient } from "./native_client.ts";
-import { StagingPool } from "./staging.ts";
+import { StagingPool } from "../registered/staging.ts";
 
 /** How long a client that gave no memory waits for the next opener: taking one down takes two seconds. */
 const LINGER_MS = 10_000;

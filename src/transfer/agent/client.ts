@@ -20,19 +20,17 @@ import type {
   Staging,
   TransportInUse,
 } from "../../store/mooncake/client.ts";
-import { attachMemory, type MappedMemory } from "../../store/mooncake/memory.ts";
-import { type AgentPlace, agentPlace, tryLock } from "./place.ts";
+import { attachMemory, type MappedMemory } from "../../store/registered/memory.ts";
+import { tryLock } from "../../store/runtime_folder.ts";
+import { fromWire, receive, send, type WireError } from "../../store/wire.ts";
+import { type AgentPlace, agentPlace } from "./place.ts";
 import {
   type Frame,
-  fromWire,
   type Notice,
   PROTOCOL_VERSION,
-  receive,
   type Request,
   type Reserved,
-  send,
   type Welcome,
-  type WireError,
 } from "./protocol.ts";
 import type { AgentStatus } from "./server.ts";
 
@@ -274,7 +272,7 @@ class Connection {
   private constructor(socket: Socket, path: string) {
     this.#socket = socket;
     this.#path = path;
-    receive(socket, (frame) => this.#take(frame), () => socket.destroy());
+    receive<Frame>(socket, (frame) => this.#take(frame), () => socket.destroy());
     socket.on("error", () => {}); // told by the close
     this.ended = new Promise((resolve) =>
       socket.once("close", () => {

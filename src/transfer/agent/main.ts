@@ -7,8 +7,8 @@
 import process from "node:process";
 import { openNativeClient } from "../../store/mooncake/native_client.ts";
 import type { ClientSetup } from "../../store/mooncake/client.ts";
+import { toWire } from "../../store/wire.ts";
 import type { AgentPlace } from "./place.ts";
-import { toWire } from "./protocol.ts";
 import { serveAgent } from "./server.ts";
 
 interface Task {

@@ -16,17 +16,16 @@ import {
   TimeoutError,
 } from "../../errors.ts";
 import type { ClientSetup, Keeping, StagedObject, TransportInUse } from "../../store/mooncake/client.ts";
-import { type MappedMemory, newMemory } from "../../store/mooncake/memory.ts";
-import { StagingPool, type StagingSlot } from "../../store/mooncake/staging.ts";
-import { type AgentPlace, type FileLock, tryLock } from "./place.ts";
+import { type MappedMemory, newMemory } from "../../store/registered/memory.ts";
+import { StagingPool, type StagingSlot } from "../../store/registered/staging.ts";
+import { receive, send, toWire } from "../../store/wire.ts";
+import { type FileLock, tryLock } from "../../store/runtime_folder.ts";
+import type { AgentPlace } from "./place.ts";
 import {
   type Frame,
   PROTOCOL_VERSION,
-  receive,
   type Request,
   type Reserved,
-  send,
-  toWire,
   type Welcome,
   type WireObject,
 } from "./protocol.ts";
@@ -234,7 +233,7 @@ export class Agent {
     const worker: Worker = { socket, pid: undefined, slots: new Map(), running: new Map() };
     this.#workers.add(worker);
     this.#watchIdle();
-    receive(socket, (frame) => this.#take(worker, frame), () => socket.destroy());
+    receive<Frame>(socket, (frame) => this.#take(worker, frame), () => socket.destroy());
     socket.on("error", () => {}); // told by the close
     socket.once("close", () => this.#detach(worker));
   }

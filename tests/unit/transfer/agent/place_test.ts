@@ -4,7 +4,8 @@ import { join } from "node:path";
 import process from "node:process";
 import { afterEach, beforeEach, describe, it } from "node:test";
 import type { ClientSetup } from "../../../../src/store/mooncake/client.ts";
-import { agentPlace, runtimeFolder, tryLock } from "../../../../src/transfer/agent/place.ts";
+import { runtimeFolder, tryLock } from "../../../../src/store/runtime_folder.ts";
+import { agentPlace } from "../../../../src/transfer/agent/place.ts";
 import { temporaryFolder } from "../../../support/runtime.ts";
 
 const SETUP: ClientSetup = {

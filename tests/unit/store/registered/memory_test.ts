@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { attachMemory, newMemory } from "../../../../src/store/mooncake/memory.ts";
+import { attachMemory, newMemory } from "../../../../src/store/registered/memory.ts";
 
 describe("staging memory", () => {
   it("is shared by its path, and detached when it is closed", () => {

@@ -8,9 +8,10 @@ import {
   DataLostError,
   NotFoundError,
   TimeoutError,
-} from "../../../../src/errors.ts";
-import { type Frame, fromWire, receive, send, toWire } from "../../../../src/transfer/agent/protocol.ts";
-import { newSeed, Random } from "../../../support/runtime.ts";
+} from "../../../src/errors.ts";
+import { fromWire, receive, send, toWire } from "../../../src/store/wire.ts";
+import type { Frame } from "../../../src/transfer/agent/protocol.ts";
+import { newSeed, Random } from "../../support/runtime.ts";
 
 /** The bytes that `send` writes. */
 function bytesOf(frames: readonly Frame[]): Uint8Array {
@@ -31,7 +32,7 @@ describe("the agent's protocol", () => {
     for (let round = 0; round < 20; round++) {
       const socket = new EventEmitter();
       const got: Frame[] = [];
-      receive(socket as unknown as Socket, (frame) => got.push(frame), (error) => assert.fail(error));
+      receive<Frame>(socket as unknown as Socket, (frame) => got.push(frame), (error) => assert.fail(error));
       for (let at = 0; at < bytes.length;) {
         const length = 1 + random.int(round === 0 ? 1 : 700);
         socket.emit("data", bytes.subarray(at, at + length));
@@ -45,7 +46,7 @@ describe("the agent's protocol", () => {
     for (const bytes of [[255, 255, 255, 255, 1], [1, 0, 0, 0, 123]]) {
       const socket = new EventEmitter();
       let broken = 0;
-      receive(socket as unknown as Socket, () => assert.fail("a frame"), () => broken++);
+      receive<Frame>(socket as unknown as Socket, () => assert.fail("a frame"), () => broken++);
       socket.emit("data", new Uint8Array(bytes));
       socket.emit("data", new Uint8Array(bytes));
       assert.equal(broken, 1);

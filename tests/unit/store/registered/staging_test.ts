@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import fc from "fast-check";
 import { Deadline } from "../../../../src/deadline.ts";
-import { StagingPool, type StagingSlot } from "../../../../src/store/mooncake/staging.ts";
+import { StagingPool, type StagingSlot } from "../../../../src/store/registered/staging.ts";
 
 const KIB = 1024;
 const soon = (timeoutMs = 5000) => new Deadline("test", { timeoutMs });
