@@ -9,7 +9,7 @@ import process from "node:process";
 import { Deadline } from "../deadline.ts";
 import { BackendUnavailableError, ConfigError } from "../errors.ts";
 import type { ClientSetup } from "../store/mooncake/client.ts";
-import { splitAddress } from "../store/mooncake/master.ts";
+import { splitAddress } from "../store/addresses.ts";
 import { openNativeClient } from "../store/mooncake/native_client.ts";
 import { agentStatus, stopAgent } from "../transfer/agent/client.ts";
 import { OPEN_METRICS_TYPE, openMetrics } from "../transfer/agent/metrics.ts";

@@ -4,12 +4,11 @@
  * @module
  */
 
-import { networkInterfaces } from "node:os";
 import { Deadline } from "../deadline.ts";
 import { ConfigError } from "../errors.ts";
 import { type MooncakeStore, openMooncakeStore } from "../store/mooncake.ts";
 import type { ClientSetup, MooncakeClient } from "../store/mooncake/client.ts";
-import { joinAddress, splitAddress } from "../store/mooncake/master.ts";
+import { joinAddress, LOOPBACK, ownAddress, splitAddress } from "../store/addresses.ts";
 import type { ResolvedConfig } from "./config.ts";
 
 /** Staging memory where nothing is configured. */
@@ -34,26 +33,13 @@ export function clientSetup(config: ResolvedConfig): ClientSetup {
   return {
     masterServerAddr: joinAddress(master),
     metadataServer: config.metadataServer,
-    localHostname: config.localHostname ?? ownAddress(master.host),
+    localHostname: config.localHostname ?? (LOOPBACK.test(master.host) ? "127.0.0.1" : ownAddress()),
     protocol: config.protocol ?? "tcp",
     deviceName: config.deviceName ?? "",
     globalSegmentSize: config.globalSegmentSize ?? (clientScope === "node" ? NODE_SEGMENT_BYTES : 0),
     localBufferSize: config.localBufferSize ?? LOCAL_BUFFER_BYTES,
     libraryPath: config.libraryPath,
   };
-}
-
-/** The address others reach this host by: loopback where the master is on it, else the first of its own. */
-function ownAddress(masterHost: string): string {
-  if (/^(?:127\.|localhost$|::1$)/.test(masterHost)) return "127.0.0.1";
-  for (const addresses of Object.values(networkInterfaces())) {
-    for (const { address, family, internal } of addresses ?? []) {
-      if (family === "IPv4" && !internal) return address;
-    }
-  }
-  throw new ConfigError("this host's address cannot be told", {
-    hint: "set localHostname or MOONCAKE_LOCAL_HOSTNAME to an address that the other hosts reach",
-  });
 }
 
 async function openClient(

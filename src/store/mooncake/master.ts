@@ -1,54 +1,13 @@
 /**
- * The master seen without a Mooncake client: whether it listens, and its HTTP pages.
+ * The master seen without a Mooncake client: its HTTP pages.
  *
  * @module
  */
 
-import { connect } from "node:net";
-import { ConfigError } from "../../errors.ts";
+import { joinAddress, splitAddress } from "../addresses.ts";
 
 /** Port of the HTTP pages where nothing is configured: `mooncake_master`'s own default. */
 const DEFAULT_METRICS_PORT = 9003;
-const DEFAULT_RPC_PORT = 50051;
-
-/** Host and port of `HOST:PORT`, `[HOST]:PORT` or `HOST`. @throws ConfigError */
-export function splitAddress(
-  address: string,
-  defaultPort: number = DEFAULT_RPC_PORT,
-): { host: string; port: number } {
-  const match = /^(?:[a-z0-9+]+:\/\/)?(?:\[([^\]]+)\]|([^:]+))(?::(\d{1,5}))?$/i.exec(address);
-  const port = match?.[3] === undefined ? defaultPort : Number(match[3]);
-  const host = match?.[1] ?? match?.[2];
-  if (host === undefined || port < 1 || port > 65535) {
-    throw new ConfigError(`${JSON.stringify(address)} is no address`, {
-      expected: "HOST:PORT",
-      actual: address,
-      hint: 'write it as in masterServerAddr: "10.0.0.1:50051"',
-    });
-  }
-  return { host, port };
-}
-
-/** `HOST:PORT`, with brackets where the host is an IPv6 address. */
-export function joinAddress({ host, port }: { host: string; port: number }): string {
-  return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
-}
-
-/** Whether somebody listens at an address. */
-export function listens(address: string, timeoutMs: number): Promise<boolean> {
-  const { host, port } = splitAddress(address);
-  return new Promise((resolve) => {
-    const socket = connect({ host, port });
-    const end = (answer: boolean): void => {
-      clearTimeout(timer);
-      socket.destroy();
-      resolve(answer);
-    };
-    const timer = setTimeout(end, timeoutMs, false);
-    socket.once("connect", () => end(true));
-    socket.once("error", () => end(false));
-  });
-}
 
 /** The master's HTTP pages. */
 export class MasterPages {

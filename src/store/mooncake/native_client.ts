@@ -16,7 +16,7 @@ import { Deadline } from "../../deadline.ts";
 import { BackendUnavailableError, ClosedError, NativeError, TimeoutError } from "../../errors.ts";
 import type { ClientSetup, Keeping, StagedObject, TransportInUse } from "./client.ts";
 import { isMasterCode, masterUnreachable, nativeDetails } from "./failures.ts";
-import { listens } from "./master.ts";
+import { listens } from "../addresses.ts";
 import { chooseTransport, holdsRdmaDevice, transportUnavailable } from "./transport.ts";
 
 /** Mooncake's own buffer, which only calls use that stage for themselves: we make none of them. */

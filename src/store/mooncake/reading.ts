@@ -17,7 +17,7 @@ import type { Deadline } from "../../deadline.ts";
 import { type BatchferryError, CorruptionError, DataLostError } from "../../errors.ts";
 import { checkRange, droppedError } from "../checks.ts";
 import type { ReadRange } from "../store.ts";
-import { copyWithCrc } from "./checksum.ts";
+import { copyWithCrc } from "../checksum.ts";
 import type { MooncakeClient, Staging } from "./client.ts";
 import { nativeDetails, nativeFailure, transferFailed } from "./failures.ts";
 import { type Window, windowsOf } from "./windows.ts";

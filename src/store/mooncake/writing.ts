@@ -12,7 +12,7 @@ import {
 import type { Deadline } from "../../deadline.ts";
 import { partsBytes } from "../checks.ts";
 import type { StoreObject } from "../store.ts";
-import { copyWithCrc } from "./checksum.ts";
+import { copyWithCrc } from "../checksum.ts";
 import type { Keeping, MooncakeClient, StagedObject, Staging } from "./client.ts";
 import { clusterFull, nativeFailure } from "./failures.ts";
 import type { MasterPages } from "./master.ts";

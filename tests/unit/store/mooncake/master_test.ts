@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { describe, it } from "node:test";
-import { joinAddress, listens, MasterPages, splitAddress } from "../../../../src/store/mooncake/master.ts";
+import { joinAddress, listens, splitAddress } from "../../../../src/store/addresses.ts";
+import { MasterPages } from "../../../../src/store/mooncake/master.ts";
 
 async function serve(answer: (path: string) => [status: number, body: string]): Promise<[Server, number]> {
   const server = createServer((request, response) => {
