@@ -12,7 +12,7 @@ import { existsSync, readdirSync } from "node:fs";
 import { join, resolve } from "node:path";
 import process from "node:process";
 import { BackendUnavailableError } from "../src/errors.ts";
-import { cstring, dl, readCString, RTLD_GLOBAL, RTLD_NOW } from "./libc.ts";
+import { cstring, dl, readCString, RTLD_GLOBAL, RTLD_LAZY, RTLD_NOW } from "./libc.ts";
 import { type Library, native, type SymbolTable } from "./native.ts";
 
 /** Where to look for one shared object. */
@@ -39,6 +39,11 @@ export interface DependencySearch extends LibrarySearch {
 export interface LibraryOptions<Name extends string = string> extends LibrarySearch {
   /** Opened by path before a second attempt, where the library is there and does not load. In this order. */
   readonly preload?: readonly DependencySearch[] | undefined;
+  /**
+   * Opens the library although something it is linked to refers to functions that nobody here has. It is for libraries
+   * that do not call those unless they are asked to; such a call would end the process.
+   */
+  readonly lazy?: boolean | undefined;
   /** Functions that older versions lack. Where missing they throw at the call, and `missing` has them. */
   readonly optional?: readonly Name[] | undefined;
   /** What to install, one sentence. */
@@ -85,6 +90,9 @@ export function loadLibrary<const T extends SymbolTable>(
       // it is there, so something it needs is not
       preload();
       opened = open(file, RTLD_NOW);
+    }
+    if (typeof opened === "string" && options.lazy === true && opened.includes("undefined symbol")) {
+      opened = open(file, RTLD_LAZY);
     }
     if (typeof opened === "string") {
       attempts.push({ place, error: opened });

@@ -42,6 +42,17 @@ const WHEELS = [
   },
 ];
 
+/** The wheel that has the Transfer Engine as a library of its own. It is made for NPUs, and kept apart from the others. */
+const ENGINE_WHEEL = {
+  name: "mooncake-transfer-engine-npu==0.3.13.post1",
+  sha256: "dd846b8f71caff9b2488c7c6969ece25686f97c6c62ad38a574ca56ae0a93970",
+};
+/**
+ * Libraries of an NPU's driver that the wheel is linked to and no registry has. Empty ones are put in their place: nothing
+ * of them is called where there is no NPU.
+ */
+const NPU_DRIVER = ["libascendcl.so", "libllm_datadist.so", "libmetadef.so"];
+
 /** The CUDA driver library, of Debian's non-free component: unpacked, not installed. */
 const DRIVER = {
   name: "libcuda1",
@@ -57,9 +68,13 @@ const SYSTEM = [
   ["libcurl.so.4", "libcurl4"],
 ];
 
-const libraries = { store: join(packages, "mooncake", "libmooncake_store.so") };
+const enginePackages = join(folder, "engine");
+const libraries = {
+  store: join(packages, "mooncake", "libmooncake_store.so"),
+  transferEngine: join(enginePackages, "mooncake", "libtransfer_engine.so"),
+};
 const marker = join(folder, "installed.json");
-const pins = JSON.stringify({ WHEELS, DRIVER }, null, 2);
+const pins = JSON.stringify({ WHEELS, ENGINE_WHEEL, NPU_DRIVER, DRIVER }, null, 2);
 
 /** Runs a command; throws with what it said where it fails. */
 function run(command, args, options = {}) {
@@ -72,7 +87,8 @@ function run(command, args, options = {}) {
 }
 
 function isInstalled() {
-  return existsSync(marker) && readFileSync(marker, "utf8") === pins && existsSync(libraries.store);
+  return existsSync(marker) && readFileSync(marker, "utf8") === pins &&
+    Object.values(libraries).every((file) => existsSync(file));
 }
 
 /** Waits for another run that does the same; a lock whose holder is gone is taken over. */
@@ -119,9 +135,9 @@ function pip(target) {
   return join(target, "venv", "bin", "python");
 }
 
-function installWheels(target) {
+function installWheels(target, into, wheels) {
   const requirements = join(target, "requirements.txt");
-  writeFileSync(requirements, WHEELS.map(({ name, sha256 }) => `${name} --hash=sha256:${sha256}\n`).join(""));
+  writeFileSync(requirements, wheels.map(({ name, sha256 }) => `${name} --hash=sha256:${sha256}\n`).join(""));
   run(pip(target), [
     "-m",
     "pip",
@@ -132,9 +148,19 @@ function installWheels(target) {
     "--require-hashes",
     "--only-binary=:all:",
     "--python-version=3.11",
-    `--target=${join(target, "site-packages")}`,
+    `--target=${join(target, into)}`,
     `--requirement=${requirements}`,
   ]);
+}
+
+/** Makes the empty libraries that stand for an NPU's driver. */
+function makeEmptyLibraries(target) {
+  const source = join(target, "empty.c");
+  writeFileSync(source, "");
+  for (const name of NPU_DRIVER) {
+    run("cc", ["-shared", "-o", join(target, "engine", "mooncake", name), source]);
+  }
+  console.error(`made ${NPU_DRIVER.join(", ")} empty: they stand for an NPU's driver, which is not needed`);
 }
 
 /** Downloads a package of a component that is not enabled, with a package list of its own. */
@@ -195,7 +221,7 @@ function downloadDriver(target) {
 /**
  * Installs what is missing.
  *
- * @returns paths: `store` is Mooncake Store's C library
+ * @returns paths: `store` is Mooncake Store's C library, `transferEngine` the Transfer Engine's
  */
 export function setUpNative() {
   if (isInstalled()) return libraries;
@@ -206,11 +232,14 @@ export function setUpNative() {
     const target = mkdtempSync(join(dirname(folder), "native-"));
     try {
       installSystem();
-      installWheels(target);
+      installWheels(target, "site-packages", WHEELS);
+      installWheels(target, "engine", [ENGINE_WHEEL]);
+      makeEmptyLibraries(target);
       downloadDriver(target);
       rmSync(folder, { recursive: true, force: true });
       mkdirSync(dirname(packages), { recursive: true });
       renameSync(join(target, "site-packages"), packages);
+      renameSync(join(target, "engine"), enginePackages);
       writeFileSync(marker, pins);
     } finally {
       rmSync(target, { recursive: true, force: true });

@@ -15,7 +15,13 @@ import { ROOT, runCommand, temporaryFolder } from "./runtime.ts";
 
 /** What a cluster is started with, or why there is none. */
 export type Mooncake =
-  | { readonly skip: false; readonly python: string; readonly master: string; readonly library: string }
+  | {
+    readonly skip: false;
+    readonly python: string;
+    readonly master: string;
+    readonly library: string;
+    readonly transferEngine: string;
+  }
   | { readonly skip: string };
 
 let mooncake: Promise<Mooncake> | undefined;
@@ -30,12 +36,13 @@ async function setUp(): Promise<Mooncake> {
   if (python.executable === undefined) return { skip: python.skip };
   const { status, stdout, stderr } = await runCommand(["node", join(ROOT, "scripts", "native.mjs")]);
   if (status !== 0) return { skip: `no native libraries: ${stderr.trim().split("\n").at(-1)}` };
-  const { store } = JSON.parse(stdout) as { store: string };
+  const { store, transferEngine } = JSON.parse(stdout) as { store: string; transferEngine: string };
   return {
     skip: false,
     python: python.executable,
     master: join(dirname(python.executable), "mooncake_master"),
     library: store,
+    transferEngine,
   };
 }
 
