@@ -7,7 +7,7 @@
 import { callBlocking, registerLibrary } from "./bun_pool.ts";
 import { type BunFfi, type BunFunction, bunFunction } from "./bun_types.ts";
 import { checkTable, closable, openError } from "./closable.ts";
-import type { Library, NativeRuntime, SymbolTable } from "./types.ts";
+import type { BoundFunction, CFunction, Library, NativeRuntime, SymbolTable } from "./types.ts";
 
 const ffi = await import("bun:ffi") as unknown as BunFfi;
 
@@ -52,6 +52,11 @@ function open<const T extends SymbolTable>(path: string, table: T): Library<T> {
   return closable(path, table, bound);
 }
 
+function bindAt<const F extends CFunction>(address: bigint, declared: F): BoundFunction<F> {
+  if (address === 0n) throw new TypeError("there is no function at NULL");
+  return ffi.CFunction({ ptr: Number(address), ...bunFunction(declared) }) as BoundFunction<F>;
+}
+
 function view(address: bigint, bytes: number): ArrayBuffer {
   if (bytes === 0) return new ArrayBuffer(0);
   if (address === 0n) throw new TypeError(`cannot view ${bytes} bytes at NULL`);
@@ -63,6 +68,6 @@ function addressOf(view: ArrayBufferView<ArrayBufferLike>): bigint {
 }
 
 /** Bun's binding. */
-export const runtime: NativeRuntime = { name: "bun", open, view, addressOf };
+export const runtime: NativeRuntime = { name: "bun", open, bind: bindAt, view, addressOf };
 
 export { abandon } from "./bun_pool.ts";

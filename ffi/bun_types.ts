@@ -17,6 +17,7 @@ export interface BunFfi {
   dlopen(path: string, functions: Record<string, BunFunction>): {
     readonly symbols: Record<string, (...args: unknown[]) => unknown>;
   };
+  CFunction(declared: BunFunction & { readonly ptr: number }): unknown;
   ptr(view: ArrayBufferView<ArrayBufferLike>): number;
   toArrayBuffer(address: number, offset: number, bytes: number): ArrayBuffer;
 }

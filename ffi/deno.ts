@@ -5,7 +5,7 @@
  */
 
 import { checkTable, closable, openError } from "./closable.ts";
-import type { CType, Library, NativeRuntime, SymbolTable } from "./types.ts";
+import type { BoundFunction, CFunction, CType, Library, NativeRuntime, SymbolTable } from "./types.ts";
 
 // Addresses travel as u64: a bigint costs 6 ns there, Deno's own pointer object some hundreds.
 function denoType(type: CType): Deno.NativeType | "void" {
@@ -40,6 +40,19 @@ function open<const T extends SymbolTable>(path: string, table: T): Library<T> {
   return closable(path, table, bound);
 }
 
+function bind<const F extends CFunction>(address: bigint, declared: F): BoundFunction<F> {
+  const pointer = Deno.UnsafePointer.create(address);
+  if (pointer === null) throw new TypeError("there is no function at NULL");
+  const definition: Deno.ForeignFunction = {
+    parameters: declared.args.map(denoType) as Deno.NativeType[],
+    result: denoType(declared.result),
+  };
+  const bound = new Deno.UnsafeFnPointer(pointer as Deno.PointerObject<typeof definition>, definition) as {
+    call: AnyFunction;
+  };
+  return ((...args: unknown[]) => bound.call(...args)) as unknown as BoundFunction<F>;
+}
+
 function view(address: bigint, bytes: number): ArrayBuffer {
   if (bytes === 0) return new ArrayBuffer(0);
   const pointer = Deno.UnsafePointer.create(address);
@@ -65,7 +78,7 @@ function chooseAddressOf(): AddressOf {
 }
 
 /** Deno's binding. */
-export const runtime: NativeRuntime = { name: "deno", open, view, addressOf: chooseAddressOf() };
+export const runtime: NativeRuntime = { name: "deno", open, bind, view, addressOf: chooseAddressOf() };
 
 /** Nothing to do: Deno's thread stays with the call until C returns, and the other 31 go on. */
 export function abandon(_call: Promise<unknown>): void {}

@@ -69,6 +69,14 @@ const TABLE = {
     result: "i32",
     c: "int setenv(const char *name, const char *value, int overwrite)",
   },
+  fcntl: { args: ["i32", "i32", "i64"], result: "i32", c: "int fcntl(int fd, int command, ...)" },
+  poll_blocking: {
+    symbol: "poll",
+    args: ["pointer", "u64", "i32"],
+    result: "i32",
+    blocking: true,
+    c: "int poll(struct pollfd *fds, nfds_t nfds, int timeout)",
+  },
   madvise: {
     args: ["pointer", "usize", "i32"],
     result: "i32",
@@ -333,6 +341,16 @@ function statAt(fd: number, path: Uint8Array, flags: number, out: Stat): number 
 
 const MAP_FAILED = 0xffff_ffff_ffff_ffffn;
 
+/** The error of the last call on the event loop that failed; for libraries that report by errno. */
+export function lastErrno(): number {
+  return errnoCell[0]!;
+}
+
+const F_GETFL = 3;
+const F_SETFL = 4;
+const O_NONBLOCK = 0x800;
+const POLLIN = 1;
+
 /** System calls: 0 or more, or −errno. Paths are made with `cstring`. */
 export const sys = {
   /** This process. */
@@ -403,6 +421,22 @@ export const sys = {
   memfd(name: Uint8Array): number {
     const fd = memfd_create(name, MFD_CLOEXEC);
     return fd < 0 ? failed() : fd;
+  },
+
+  /** Reads of the descriptor do not wait from here on. */
+  setNonBlocking(fd: number): number {
+    const flags = libc.symbols.fcntl(fd, F_GETFL, 0n);
+    if (flags < 0) return failed();
+    return libc.symbols.fcntl(fd, F_SETFL, BigInt(flags | O_NONBLOCK)) < 0 ? failed() : 0;
+  },
+
+  /** Waits off the event loop until something can be read, at most `timeoutMs`. The descriptor stays open meanwhile. */
+  async waitReadable(fd: number, timeoutMs: number): Promise<void> {
+    const poll = new Int32Array(new ArrayBuffer(8)); // struct pollfd { int fd; short events, revents; }
+    poll[0] = fd;
+    poll[1] = POLLIN;
+    await libc.symbols.poll_blocking(native.addressOf(poll), 1n, timeoutMs);
+    poll[0] = -1; // kept alive until here
   },
 
   /** Every view of the memory must have been detached before. */

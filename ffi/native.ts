@@ -17,6 +17,7 @@ import type { NativeRuntime } from "./types.ts";
 
 export type {
   Bound,
+  BoundFunction,
   BufferArgument,
   CFunction,
   CType,

@@ -61,7 +61,8 @@ type ResultOf<T extends CType> = T extends "void" ? undefined
 
 type ArgumentsOf<T extends readonly CType[]> = { -readonly [K in keyof T]: ArgumentOf<T[K]> };
 
-type BoundFunction<F extends CFunction> = F extends { readonly blocking: true }
+/** A function as it is called. */
+export type BoundFunction<F extends CFunction> = F extends { readonly blocking: true }
   ? (...args: ArgumentsOf<F["args"]>) => Promise<ResultOf<F["result"]>>
   : (...args: ArgumentsOf<F["args"]>) => ResultOf<F["result"]>;
 
@@ -79,6 +80,8 @@ export interface Library<T extends SymbolTable> extends Disposable {
 export interface NativeRuntime {
   readonly name: "deno" | "bun";
   open<const T extends SymbolTable>(path: string, table: T): Library<T>;
+  /** The function at an address, called on the event loop; it is up to the caller that it is there and stays. */
+  bind<const F extends CFunction>(address: bigint, declared: F): BoundFunction<F>;
   /** An ArrayBuffer over `bytes` bytes at `address`, without a copy; `detach` it before that memory goes away. */
   view(address: bigint, bytes: number): ArrayBuffer;
   /** The address of a view's first byte. The view must have been made over an `ArrayBuffer` that already existed. */
