@@ -115,6 +115,15 @@ export interface ObjectStore extends AsyncDisposable {
   allocate?(payloadBytes: readonly number[], options?: CallOptions): Promise<BundleLease>;
   /** Object ids (`PREFIX/PARTITION/HEX`) below a prefix that have objects and no manifest; where a store can have such. */
   leftovers?(prefix: string): Promise<string[]>;
+  /**
+   * Told where the objects of `keys` are said to be: the `uri` of the store that a handle was made in. For stores without
+   * one common place.
+   */
+  learn?(uri: string, keys: readonly string[]): void;
+  /** The `uri` that a handle of these objects names, where they may be elsewhere than here. */
+  uriOf?(keys: readonly string[]): string;
+  /** Addresses of the other processes that this store knows of; undefined where all share one place. */
+  readonly peers?: readonly string[];
   /** The transport that was asked for, and the one that moves the bytes; where there is one. */
   readonly transport?: { readonly asked: string; readonly effective: string };
   close(): Promise<void>;

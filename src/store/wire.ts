@@ -97,11 +97,13 @@ export function send(socket: Socket, frame: object): void {
  * Calls `take` with every frame that comes.
  *
  * @param broken is called, once, with what makes the rest unreadable
+ * @param most how many bytes a frame may have now: few before the other side has said who it is
  */
 export function receive<Frame extends object>(
   socket: Socket,
   take: (frame: Frame) => void,
   broken: (error: Error) => void,
+  most: () => number = () => MOST_FRAME_BYTES,
 ): void {
   let parts: Uint8Array[] = [];
   let held = 0;
@@ -116,7 +118,7 @@ export function receive<Frame extends object>(
         let all = parts[0]!;
         if (parts.length > 1 && all.byteLength < 4) parts = [all = join(parts, held)];
         const length = new DataView(all.buffer, all.byteOffset).getUint32(0, true);
-        if (length > MOST_FRAME_BYTES) throw new Error(`a frame of ${length} bytes`);
+        if (length > most()) throw new Error(`a frame of ${length} bytes`);
         if (held < 4 + length) return;
         if (parts.length > 1) all = join(parts, held);
         const frame = JSON.parse(new TextDecoder().decode(all.subarray(4, 4 + length))) as Frame;

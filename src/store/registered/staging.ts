@@ -89,6 +89,14 @@ export class StagingPool {
     return this.#slot(offset ?? await this.#wait(rounded, deadline), bytes, rounded);
   }
 
+  /** As `reserve`, at once: undefined where there is no room now. */
+  tryReserve(bytes: number): StagingSlot | undefined {
+    if (this.#closed) throw new ClosedError("the staging memory was given up");
+    const rounded = Math.max(UNIT, Math.ceil(bytes / UNIT) * UNIT);
+    const offset = this.#waiters.length === 0 ? this.#take(rounded) : undefined;
+    return offset === undefined ? undefined : this.#slot(offset, bytes, rounded);
+  }
+
   #wait(bytes: number, deadline: Deadline): Promise<number> {
     const { promise, resolve, reject } = Promise.withResolvers<number>();
     const { signal, timeoutMs } = deadline.options;
