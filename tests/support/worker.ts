@@ -5,6 +5,7 @@
  */
 
 import { type ChildProcessWithoutNullStreams, spawn } from "node:child_process";
+import process from "node:process";
 import { command, type RuntimeName } from "./runtime.ts";
 
 /** What a worker answers. */
@@ -23,9 +24,9 @@ export class Worker implements AsyncDisposable {
   #said = "";
   #stderr = "";
 
-  constructor(runtime: RuntimeName, script: string) {
+  constructor(runtime: RuntimeName, script: string, scriptArgs: readonly string[] = []) {
     this.runtime = runtime;
-    const [file, ...args] = command(runtime, script) as [string, ...string[]];
+    const [file, ...args] = command(runtime, script, scriptArgs) as [string, ...string[]];
     this.#child = spawn(file, args, { stdio: ["pipe", "pipe", "pipe"] });
     this.#child.stdin.on("error", () => {}); // told by the end
     this.#child.stderr.setEncoding("utf8").on("data", (text: string) => this.#stderr += text);
@@ -58,6 +59,12 @@ export class Worker implements AsyncDisposable {
       throw new Error(`${JSON.stringify(order)} in ${this.runtime}: ${code}: ${message}`);
     }
     return result;
+  }
+
+  /** Stops it, or has it go on. */
+  signal(name: "SIGSTOP" | "SIGCONT"): void {
+    // Deno's kill() of a child does nothing the second time
+    process.kill(this.#child.pid!, name);
   }
 
   /** Ends it with `kill -9`. */

@@ -1,0 +1,275 @@
+/**
+ * The plane of Mooncake's Transfer Engine: READs over TCP, or over RDMA where there is a device.
+ *
+ * With metadata by P2P handshake the offset of a READ is the other process's address.
+ *
+ * @module
+ */
+
+import type { TransferStatus } from "../../../ffi/transfer_engine.ts";
+import type { Deadline } from "../../deadline.ts";
+import { BackendUnavailableError, ClosedError, CorruptionError, TimeoutError } from "../../errors.ts";
+import { chooseTransport } from "../mooncake/transport.ts";
+import type { Accepted, Link, Offer, Plane, ReadPiece, Registration, Wire } from "./plane.ts";
+import { type Batch, type Engine, statusRoom, useEngine } from "./transfer_engine/engine.ts";
+
+/** How the plane is opened. */
+export interface TransferEngineOptions {
+  /** The address that the other processes reach this one by. */
+  readonly localHostname: string;
+  readonly protocol: "tcp" | "rdma" | "auto";
+  readonly deviceName: string;
+  readonly metadataServer: string;
+  readonly libraryPath?: string;
+}
+
+/** READs of one batch. */
+const BATCH_READS = 128;
+/** Polls that follow each other at once, before timers take over. */
+const EAGER_POLLS = 20;
+
+/**
+ * Opens the plane.
+ *
+ * @throws BackendUnavailableError LIBRARY_MISSING, VERSION_MISMATCH; TRANSPORT_UNAVAILABLE where RDMA is asked for and not
+ * to be had
+ */
+export async function openTransferEnginePlane(options: TransferEngineOptions): Promise<Plane> {
+  const { localHostname, protocol, deviceName, metadataServer, libraryPath } = options;
+  const effective = chooseTransport(protocol, deviceName);
+  const { engine, release } = await useEngine({
+    localHostname,
+    protocol: effective,
+    deviceName: effective === "rdma" ? deviceName : "",
+    metadataServer,
+    libraryPath,
+  });
+  return new TransferEnginePlane(engine, release, { asked: protocol, effective });
+}
+
+class TransferEnginePlane implements Plane {
+  readonly kind = "transfer-engine";
+  readonly transport: { readonly asked: string; readonly effective: string };
+  readonly #engine: Engine;
+  readonly #release: () => void;
+  readonly #open = new Set<{ close(): Promise<void> }>();
+  #closed = false;
+
+  constructor(engine: Engine, release: () => void, transport: { asked: string; effective: string }) {
+    this.#engine = engine;
+    this.#release = release;
+    this.transport = transport;
+  }
+
+  async register(address: bigint, bytes: number): Promise<Registration> {
+    this.#check();
+    await this.#engine.register(address, bytes);
+    let open = true;
+    const registration: Registration = {
+      address,
+      bytes,
+      remote: { address: address.toString(16), bytes },
+      close: async () => {
+        if (!open) return;
+        open = false;
+        this.#open.delete(registration);
+        await this.#engine.unregister(address);
+      },
+    };
+    this.#open.add(registration);
+    return registration;
+  }
+
+  offer(): Promise<Offer> {
+    this.#check();
+    return Promise.resolve({
+      hello: { engine: this.#engine.name },
+      open: async (answer: Wire) => {
+        const name = textOf(answer, "segment");
+        const link = new TransferEngineLink(this.#engine, name, () => this.#open.delete(link));
+        await link.refresh();
+        this.#open.add(link);
+        return link;
+      },
+      close: () => Promise.resolve(),
+    });
+  }
+
+  // deno-lint-ignore require-await -- errors reach the caller as a rejection
+  async accept(hello: Wire): Promise<Accepted> {
+    this.#check();
+    textOf(hello, "engine");
+    return { answer: { segment: this.#engine.name }, close: () => Promise.resolve() };
+  }
+
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    // links first: they were added after the memory they read into
+    for (const each of [...this.#open].reverse()) await each.close();
+    this.#release();
+  }
+
+  #check(): void {
+    if (this.#closed) throw new ClosedError("the Transfer Engine's plane was closed");
+  }
+}
+
+class TransferEngineLink implements Link {
+  readonly #engine: Engine;
+  readonly #name: string;
+  readonly #onClose: () => void;
+  /** Memory of the other side that its description is known to name. */
+  readonly #known = new Set<string>();
+  #segment: number | undefined;
+  #closed = false;
+  #failed = false;
+
+  constructor(engine: Engine, name: string, onClose: () => void) {
+    this.#engine = engine;
+    this.#name = name;
+    this.#onClose = onClose;
+  }
+
+  get alive(): boolean {
+    return !this.#closed && !this.#failed;
+  }
+
+  /** Asks the other side what memory it has now. */
+  async refresh(): Promise<void> {
+    const segment = await this.#engine.openSegment(this.#name, true);
+    if (segment === undefined) {
+      throw lost(`the Transfer Engine at ${this.#name} does not answer`, "openSegment");
+    }
+    this.#segment = segment;
+  }
+
+  async read(
+    local: Registration,
+    remote: Wire,
+    pieces: readonly ReadPiece[],
+    deadline: Deadline,
+    quarantine: (ended: Promise<unknown>) => void,
+  ): Promise<void> {
+    const { address, bytes } = remoteOf(remote);
+    for (const piece of pieces) checkPiece(piece, local.bytes, bytes);
+    const wanted = pieces.filter((piece) => piece.bytes > 0);
+    if (wanted.length === 0) return;
+    if (!this.alive) throw lost("the connection has failed before");
+    const key = `${address} ${bytes}`;
+    if (!this.#known.has(key)) {
+      await this.refresh();
+      this.#known.add(key);
+    }
+    const batches: Batch[] = [];
+    let failure: unknown;
+    try {
+      for (let at = 0; at < wanted.length; at += BATCH_READS) {
+        deadline.check();
+        const requests = wanted.slice(at, at + BATCH_READS).map((piece) => ({
+          source: local.address + BigInt(piece.localOffset),
+          targetId: this.#segment!,
+          targetOffset: address + BigInt(piece.remoteOffset),
+          length: piece.bytes,
+        }));
+        batches.push(await this.#engine.submit(requests));
+      }
+    } catch (error) {
+      failure = error;
+      if (!(error instanceof TimeoutError)) this.#failed = true;
+    }
+    // also after a failure: what has been started writes to our memory until it has ended
+    const ended = this.#ended(batches);
+    const status = await giveUp(ended, deadline, () => this.#closed, () => {
+      this.#failed = true;
+      quarantine(ended);
+    });
+    if (failure !== undefined) throw failure;
+    if (status === "COMPLETED") return;
+    this.#failed = true;
+    this.#known.clear();
+    throw lost(`the process at ${this.#name} has ended, or has taken its memory back`, status);
+  }
+
+  /** Waits for all tasks; gives the first state that is not COMPLETED. */
+  async #ended(batches: readonly Batch[]): Promise<TransferStatus> {
+    const room = statusRoom();
+    let worst: TransferStatus = "COMPLETED";
+    let polls = 0;
+    for (const batch of batches) {
+      for (let task = 0; task < batch.tasks;) {
+        const status = this.#engine.status(batch, task, room);
+        if (status !== "WAITING" && status !== "PENDING") {
+          if (status !== "COMPLETED" && worst === "COMPLETED") worst = status;
+          task++;
+          continue;
+        }
+        await (polls++ < EAGER_POLLS
+          ? new Promise((resolve) => setImmediate(resolve))
+          : new Promise((resolve) => setTimeout(resolve, 1)));
+      }
+      this.#engine.free(batch);
+    }
+    return worst;
+  }
+
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#onClose();
+    if (this.#segment !== undefined) await this.#engine.closeSegment(this.#segment);
+  }
+}
+
+/** Waits until all has ended, or the time is up, or the link was closed; then `abandon` is called. */
+function giveUp<T>(
+  ended: Promise<T>,
+  deadline: Deadline,
+  isClosed: () => boolean,
+  abandon: () => void,
+): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const timer = setInterval(() => {
+      try {
+        deadline.check();
+        if (isClosed()) throw lost("the connection was closed during the read");
+      } catch (error) {
+        clearInterval(timer);
+        abandon();
+        reject(error);
+      }
+    }, 10);
+    ended.then(resolve, reject).finally(() => clearInterval(timer));
+  });
+}
+
+function lost(problem: string, nativeName?: string): BackendUnavailableError {
+  return new BackendUnavailableError("PEER_LOST", problem, nativeName === undefined ? {} : { nativeName });
+}
+
+function textOf(value: Wire, name: string): string {
+  const text = (value as Readonly<Record<string, Wire>> | null)?.[name];
+  if (typeof text === "string" && /^[^\s\0]{1,300}$/.test(text)) return text;
+  throw new CorruptionError(`a peer of the Transfer Engine did not tell its ${name}`, { actual: value });
+}
+
+function remoteOf(value: Wire): { readonly address: bigint; readonly bytes: number } {
+  const { address, bytes } = (value ?? {}) as { address?: unknown; bytes?: unknown };
+  if (typeof address !== "string" || !/^[0-9a-f]{1,16}$/.test(address) || !Number.isSafeInteger(bytes)) {
+    throw new CorruptionError("a peer of the Transfer Engine described memory that makes no sense");
+  }
+  return { address: BigInt(`0x${address}`), bytes: bytes as number };
+}
+
+/** @throws CorruptionError where a piece is not within the memory of both sides */
+function checkPiece({ localOffset, remoteOffset, bytes }: ReadPiece, local: number, remote: number): void {
+  const within = (offset: number, most: number): boolean =>
+    Number.isSafeInteger(offset) && offset >= 0 && offset + bytes <= most;
+  if (
+    Number.isSafeInteger(bytes) && bytes >= 0 && within(localOffset, local) && within(remoteOffset, remote)
+  ) return;
+  throw new CorruptionError(`${bytes} bytes at ${remoteOffset} are not within the other's memory`, {
+    expected: remote,
+    actual: remoteOffset + bytes,
+  });
+}
