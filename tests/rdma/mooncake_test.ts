@@ -27,7 +27,7 @@ import {
   startProvider,
 } from "../support/mooncake.ts";
 import { PythonServer } from "../support/python.ts";
-import { MTU, sentPackets, skip } from "./device.ts";
+import { mtuOf, sentPackets, skip } from "./device.ts";
 
 const PUTS = 10;
 const ROWS = 16;
@@ -88,7 +88,10 @@ async function assertPythonReads(
   await python.call("open", { directory: null, prefix, master: address });
   const before = sentPackets();
   const { columns } = await python.call<{ columns: Record<string, Values> }>("get", { handle });
-  assert.ok(sentPackets() - before >= Math.floor(BYTES / MTU), "Python's read did not go through the device");
+  assert.ok(
+    sentPackets() - before >= Math.floor(BYTES / mtuOf()),
+    "Python's read did not go through the device",
+  );
   const expected = new Batch(ROWS, Object.entries(fields(put)));
   assert.deepEqual(
     columns,
@@ -141,7 +144,7 @@ async function roundTrip(clientScope: "process" | "node"): Promise<void> {
         handles.push(JSON.stringify((await producer.put(partition, rowIds, fields(put), ROWS)).toHandle()));
       }
       const sent = sentPackets() - before;
-      const least = Math.floor(PUTS * BYTES / MTU);
+      const least = Math.floor(PUTS * BYTES / mtuOf());
       console.log(`${clientScope}: ${PUTS} puts of ${BYTES} bytes sent ${sent} packets (at least ${least})`);
       assert.ok(sent >= least, `${sent} packets were sent, not ${least}`);
     }
@@ -151,7 +154,7 @@ async function roundTrip(clientScope: "process" | "node"): Promise<void> {
       const results = [];
       for (const handle of handles) results.push(await consumer.importHandle(handle).materialize());
       const sent = sentPackets() - before;
-      const least = Math.floor(PUTS * BYTES / MTU);
+      const least = Math.floor(PUTS * BYTES / mtuOf());
       console.log(`${clientScope}: ${PUTS} reads sent ${sent} packets (at least ${least})`);
       assert.ok(sent >= least, `${sent} packets were sent, not ${least}`);
 
