@@ -98,8 +98,8 @@ export async function openHandle(call: Invocation, path: string): Promise<OpenBa
   const config = configOf(call, kind);
   const transfer = await connect(config);
   try {
-    const { store } = await transfer.info();
-    if (uri !== undefined && config.backend === kind && uri !== store) {
+    const { store, peers } = await transfer.info();
+    if (uri !== undefined && peers === null && config.backend === kind && uri !== store) {
       throw new ConfigError(`the batch is in ${uri}, configured is ${store}`, {
         expected: uri,
         actual: store,

@@ -107,7 +107,7 @@ export function handleOfBundles(
     encodedNonTensor: encoded,
     ...(group === undefined ? {} : { storageGroupId: group }),
     batchferry: {
-      store: session.store.uri,
+      store: uriOf(session, bundles.map((bundle) => bundle.manifestKey)),
       manifestBytes: new Map(
         bundles.flatMap((bundle) =>
           bundle.manifestBytes === undefined ? [] : [[nameOf(bundle), bundle.manifestBytes] as const]
@@ -201,8 +201,13 @@ function refOf(session: Session, parts: BatchParts): JsonObject {
     columns,
     origin,
     meta: batch.meta,
-    batchferry: { store: session.store.uri },
+    batchferry: { store: uriOf(session, manifestKeys(batch)) },
   };
+}
+
+/** The store that a handle of these bundles names. */
+function uriOf({ store }: Session, keys: readonly string[]): string {
+  return store.uriOf?.(keys) ?? store.uri;
 }
 
 function bundleJson(bundle: StoredBundle, used: ReadonlySet<string>): JsonObject {
@@ -228,6 +233,17 @@ function bundleJson(bundle: StoredBundle, used: ReadonlySet<string>): JsonObject
 export function storeOfHandle(handle: unknown): string | undefined {
   const hint = (handle as { batchferry?: { store?: unknown } } | null)?.batchferry?.store;
   return typeof hint === "string" ? hint : undefined;
+}
+
+/** The manifests of all bundles that a batch reads. */
+export function manifestKeys(batch: BatchParts): string[] {
+  const keys = new Set<string>();
+  for (const pieces of [...batch.columns.values(), batch.origin]) {
+    for (const { bundle } of pieces as readonly Piece[]) {
+      if (!(bundle instanceof RowSource)) keys.add(bundle.manifestKey);
+    }
+  }
+  return [...keys];
 }
 
 /**

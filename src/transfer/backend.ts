@@ -12,7 +12,7 @@ import type { BundleInfo as StoredInfo } from "../bundle/bundle.ts";
 import { checkSegment, createdMsOf } from "../bundle/names.ts";
 import type { Deadline, DeadlineOptions } from "../deadline.ts";
 import { ClosedError, CorruptionError, DroppedError, OwnershipError, SchemaError } from "../errors.ts";
-import { handleToBatch } from "../remote/handle.ts";
+import { handleToBatch, manifestKeys, storeOfHandle } from "../remote/handle.ts";
 import type { FieldPiece } from "../remote/pieces.ts";
 import { readColumns } from "../remote/planner.ts";
 import { isStored } from "../remote/resolve.ts";
@@ -62,6 +62,8 @@ export interface TransferInfo {
   /** Where the store is, such as `shm:/dev/shm/batchferry-1000`. */
   readonly store: string;
   readonly protocol: { readonly asked: string | null; readonly effective: string | null };
+  /** `HOST:PORT` of the other processes that are read directly; null where all share one store. */
+  readonly peers: readonly string[] | null;
   /** `store`: the store lists what it holds. `local`: only what this process wrote and imported is known. */
   readonly catalog: "store" | "local";
   /** Configuration keys of ROLL's that mean nothing here. */
@@ -403,6 +405,8 @@ export class TransferBackend implements AsyncDisposable {
       }
     }
     const parts = handleToBatch(this.#session, parsed);
+    const uri = storeOfHandle(parsed);
+    if (uri !== undefined) this.#session.store.learn?.(uri, manifestKeys(parts));
     let meta: JsonObject;
     try {
       meta = freezeJson(parts.meta);
@@ -440,6 +444,7 @@ export class TransferBackend implements AsyncDisposable {
       backend: this.#config.backend,
       store: store.uri,
       protocol: { asked: store.transport?.asked ?? null, effective: store.transport?.effective ?? null },
+      peers: store.peers ?? null,
       catalog: this.#catalog.kind,
       ignored: this.#config.ignored,
       ...counters,

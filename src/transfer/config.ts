@@ -11,6 +11,7 @@ import process from "node:process";
 import { type JsonObject, parseJson } from "../batch/json.ts";
 import { normalizePrefix } from "../bundle/names.ts";
 import { ConfigError } from "../errors.ts";
+import { joinAddress, splitAddress } from "../store/addresses.ts";
 import { type FieldSchema, parseSchema } from "./field_schema.ts";
 
 /** The backends by name. */
@@ -54,6 +55,14 @@ export interface TransferConfig {
   readonly replicas?: number;
   readonly chunkBytes?: Size;
   readonly libraryPath?: string;
+  /** transfer-engine, verbs: `HOST:PORT` of processes of other hosts; handles name them too. */
+  readonly peers?: readonly string[];
+  /** transfer-engine, verbs: the port to listen at; any where absent. */
+  readonly port?: number;
+  /** transfer-engine, verbs: a file (mode 0600) with what both ends must have; without it only loopback is listened at. */
+  readonly secretFile?: string;
+  /** transfer-engine, verbs: how long `close` waits for others to drop what was put here, in milliseconds; default 0. */
+  readonly lingerMs?: number;
 }
 
 /** A configuration with everything decided. */
@@ -81,6 +90,10 @@ export interface ResolvedConfig {
   readonly replicas: number;
   readonly chunkBytes: number;
   readonly libraryPath: string | undefined;
+  readonly peers: readonly string[];
+  readonly port: number | undefined;
+  readonly secretFile: string | undefined;
+  readonly lingerMs: number;
   /** Keys that ROLL has and that mean nothing here. */
   readonly ignored: readonly string[];
 }
@@ -116,6 +129,10 @@ const KEYS: Readonly<Record<Key, (value: unknown) => unknown>> = {
   replicas: positive,
   chunkBytes: parseSize,
   libraryPath: text,
+  peers: addresses,
+  port,
+  secretFile: text,
+  lingerMs: parseCount,
 };
 
 /** Other spellings: ROLL's and those of Mooncake's own configuration file. Snake case needs no row. */
@@ -143,6 +160,7 @@ const IGNORED = new Set([
 const BATCHFERRY_ENVIRONMENT: Readonly<Partial<Record<Key, readonly string[]>>> = {
   backend: ["BATCHFERRY_BACKEND"],
   directory: ["BATCHFERRY_DIRECTORY"],
+  secretFile: ["BATCHFERRY_SECRET_FILE"],
 };
 
 const MOONCAKE_ENVIRONMENT: Readonly<Partial<Record<Key, readonly string[]>>> = {
@@ -212,6 +230,10 @@ export function resolveConfig(
     replicas: (get("replicas") ?? 1) as number,
     chunkBytes: (get("chunkBytes") ?? 4 * 2 ** 20) as number,
     libraryPath: get("libraryPath") as string | undefined,
+    peers: (get("peers") ?? []) as readonly string[],
+    port: get("port") as number | undefined,
+    secretFile: get("secretFile") as string | undefined,
+    lingerMs: (get("lingerMs") ?? 0) as number,
     ignored: [...ignored].sort(),
   };
 }
@@ -334,6 +356,23 @@ function text(value: unknown): string {
 function flag(value: unknown): boolean {
   if (typeof value === "boolean") return value;
   throw new ConfigError("is neither true nor false", { expected: "a boolean" });
+}
+
+function addresses(value: unknown): readonly string[] {
+  if (!Array.isArray(value)) throw new ConfigError("is no list", { expected: '["HOST:PORT", …]' });
+  return value.map((address) => joinAddress(splitAddress(text(address), 0)));
+}
+
+function port(value: unknown): number {
+  if (Number.isSafeInteger(value) && (value as number) > 0 && (value as number) < 65536) {
+    return value as number;
+  }
+  throw new ConfigError("is no port", { expected: "1 to 65535" });
+}
+
+function parseCount(value: unknown): number {
+  if (Number.isSafeInteger(value) && (value as number) >= 0) return value as number;
+  throw new ConfigError("is no number of milliseconds", { expected: "0 or more" });
 }
 
 function schemas(value: unknown): unknown {

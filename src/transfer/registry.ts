@@ -18,6 +18,8 @@ const BACKENDS: Readonly<Partial<Record<BackendName, Open>>> = {
       poolBytes,
     }),
   mooncake: async (config) => (await import("./mooncake.ts")).openMooncake(config),
+  "transfer-engine": async (config) => (await import("./peer.ts")).openPeer(config),
+  verbs: async (config) => (await import("./peer.ts")).openPeer(config),
 };
 
 /** Opens the store of the configured backend. */

@@ -1,0 +1,3 @@
+import { conformanceOverRdma } from "./conformance.ts";
+
+await conformanceOverRdma("verbs");
