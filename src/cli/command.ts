@@ -63,7 +63,8 @@ export interface Command {
   readonly positionals: readonly [min: number, max: number];
   /** Not shown in the help. */
   readonly hidden?: boolean;
-  run(call: Invocation): Promise<void>;
+  /** Gives the exit code where that is not 0. */
+  run(call: Invocation): Promise<number | void>;
 }
 
 /** Options of every command. */

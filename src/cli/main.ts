@@ -12,6 +12,7 @@ import { agent } from "./agent.ts";
 import { type Command, parseCommand } from "./command.ts";
 import { demo } from "./demo.ts";
 import { demoConsumer, demoProducer } from "./demo_roles.ts";
+import { doctor } from "./doctor.ts";
 import { drop } from "./drop.ts";
 import { gc } from "./gc.ts";
 import { get } from "./get.ts";
@@ -22,7 +23,19 @@ import { stat } from "./stat.ts";
 import { Terminal } from "./terminal.ts";
 import { UsageError } from "./usage.ts";
 
-const COMMANDS: readonly Command[] = [put, get, stat, ls, drop, gc, agent, demo, demoProducer, demoConsumer];
+const COMMANDS: readonly Command[] = [
+  put,
+  get,
+  stat,
+  ls,
+  drop,
+  gc,
+  agent,
+  doctor,
+  demo,
+  demoProducer,
+  demoConsumer,
+];
 
 /**
  * Runs one command line.
@@ -53,9 +66,11 @@ export async function main(argv: readonly string[]): Promise<number> {
     }
     const command = commandOf(name);
     const call = parseCommand(command, args, terminal);
-    if (call.flag("help")) help(terminal, [name]);
-    else await command.run(call);
-    return 0;
+    if (call.flag("help")) {
+      help(terminal, [name]);
+      return 0;
+    }
+    return await command.run(call) ?? 0;
   } catch (error) {
     const known = error instanceof BatchferryError || error instanceof UsageError;
     terminal.error(known ? error.code : "INTERNAL", error instanceof Error ? error.message : String(error));
