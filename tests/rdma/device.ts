@@ -6,7 +6,7 @@
 
 import { existsSync, readFileSync } from "node:fs";
 import process from "node:process";
-import { rdmaObstacle } from "../../src/store/mooncake/transport.ts";
+import { rdmaObstacle } from "../../src/store/transport.ts";
 
 /** The device of MOONCAKE_DEVICE_NAME; empty for the first there is. */
 const name: string = (process.env.MOONCAKE_DEVICE_NAME ?? "").split(",")[0]!.trim();

@@ -6,7 +6,7 @@
 
 import { spawn } from "node:child_process";
 import { statSync } from "node:fs";
-import { rdmaObstacle, type RdmaPort, rdmaPorts } from "../../store/mooncake/transport.ts";
+import { rdmaObstacle, type RdmaPort, rdmaPorts } from "../../store/transport.ts";
 import { formatBytes } from "../terminal.ts";
 import { type Check, type Host, namesIn, type State, textOf } from "./check.ts";
 import type { Needs } from "./settings.ts";

@@ -17,7 +17,7 @@ import { BackendUnavailableError, ClosedError, NativeError, TimeoutError } from 
 import type { ClientSetup, Keeping, StagedObject, TransportInUse } from "./client.ts";
 import { isMasterCode, masterUnreachable, nativeDetails } from "./failures.ts";
 import { listens } from "../addresses.ts";
-import { chooseTransport, holdsRdmaDevice, transportUnavailable } from "./transport.ts";
+import { chooseTransport, holdsRdmaDevice, transportUnavailable } from "../transport.ts";
 
 /** Mooncake's own buffer, which only calls use that stage for themselves: we make none of them. */
 const OWN_BUFFER_BYTES = 16n << 20n;

@@ -9,7 +9,7 @@
 import type { TransferStatus } from "../../../ffi/transfer_engine.ts";
 import type { Deadline } from "../../deadline.ts";
 import { BackendUnavailableError, ClosedError, CorruptionError, TimeoutError } from "../../errors.ts";
-import { chooseTransport } from "../mooncake/transport.ts";
+import { chooseTransport } from "../transport.ts";
 import type { Accepted, Link, Offer, Plane, ReadPiece, Registration, Wire } from "./plane.ts";
 import { type Batch, type Engine, statusRoom, useEngine } from "./transfer_engine/engine.ts";
 

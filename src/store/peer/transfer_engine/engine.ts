@@ -18,7 +18,7 @@ import {
   transferStatusName,
 } from "../../../../ffi/transfer_engine.ts";
 import { BackendUnavailableError, CapacityError, NativeError } from "../../../errors.ts";
-import { holdsRdmaDevice, rdmaPorts, transportUnavailable } from "../../mooncake/transport.ts";
+import { holdsRdmaDevice, rdmaPorts, transportUnavailable } from "../../transport.ts";
 
 /** What an engine is made with; engines with equal ones are one. */
 export interface EngineSetup {

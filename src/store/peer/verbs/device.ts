@@ -22,7 +22,7 @@ import {
   verbsOps,
 } from "../../../../ffi/ibverbs.ts";
 import { BackendUnavailableError, CapacityError, NativeError } from "../../../errors.ts";
-import { rdmaObstacle, rdmaPorts, transportUnavailable } from "../../mooncake/transport.ts";
+import { rdmaObstacle, rdmaPorts, transportUnavailable } from "../../transport.ts";
 
 /** What a device is opened with. */
 export interface DeviceOptions {

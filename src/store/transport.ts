@@ -6,7 +6,7 @@
  */
 
 import { accessSync, constants, readdirSync, readFileSync, readlinkSync } from "node:fs";
-import { BackendUnavailableError } from "../../errors.ts";
+import { BackendUnavailableError } from "../errors.ts";
 
 /** A port of an RDMA device as the kernel tells it. */
 export interface RdmaPort {

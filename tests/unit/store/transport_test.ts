@@ -2,8 +2,8 @@ import assert from "node:assert/strict";
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, it } from "node:test";
-import { chooseTransport, rdmaObstacle, rdmaPorts } from "../../../../src/store/mooncake/transport.ts";
-import { temporaryFolder } from "../../../support/runtime.ts";
+import { chooseTransport, rdmaObstacle, rdmaPorts } from "../../../src/store/transport.ts";
+import { temporaryFolder } from "../../support/runtime.ts";
 
 /** A folder as the kernel shows devices. */
 function host(root: string, devices: Record<string, { state: string; verbs?: string; openable?: boolean }>) {
