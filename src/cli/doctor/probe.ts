@@ -6,10 +6,8 @@
  */
 
 import process from "node:process";
-import { readCString } from "../../../ffi/libc.ts";
-import { loadLibrary } from "../../../ffi/loader.ts";
+import { deviceNames, loadIbverbs } from "../../../ffi/ibverbs.ts";
 import { loadMooncakeStore } from "../../../ffi/mooncake_store.ts";
-import { native } from "../../../ffi/native.ts";
 import { loadTransferEngine } from "../../../ffi/transfer_engine.ts";
 import { BatchferryError } from "../../errors.ts";
 import { print } from "../terminal.ts";
@@ -42,39 +40,8 @@ export type Paths = Readonly<Partial<Record<LibraryName, string>>>;
 
 const PROBES: Readonly<Record<LibraryName, (path: string | undefined) => Omit<Probed, "library">>> = {
   verbs(explicitPath) {
-    const { path, symbols } = loadLibrary({
-      name: "libibverbs",
-      sonames: ["libibverbs.so.1"],
-      explicitPath,
-      environment: "IBVERBS_LIBRARY",
-      install: "apt-get install libibverbs1 ibverbs-providers",
-    }, {
-      ibv_get_device_list: {
-        args: ["buffer"],
-        result: "pointer",
-        c: "struct ibv_device **ibv_get_device_list(int *num_devices)",
-      },
-      ibv_free_device_list: {
-        args: ["pointer"],
-        result: "void",
-        c: "void ibv_free_device_list(struct ibv_device **list)",
-      },
-      ibv_get_device_name: {
-        args: ["pointer"],
-        result: "pointer",
-        c: "const char *ibv_get_device_name(struct ibv_device *device)",
-      },
-    });
-    const count = new Int32Array(new ArrayBuffer(4));
-    const list = symbols.ibv_get_device_list(count);
-    const devices: string[] = [];
-    if (list !== 0n) {
-      for (const device of new BigUint64Array(native.view(list, 8 * count[0]!))) {
-        devices.push(readCString(symbols.ibv_get_device_name(device)) ?? "");
-      }
-      symbols.ibv_free_device_list(list);
-    }
-    return { path, devices };
+    const library = loadIbverbs(explicitPath);
+    return { path: library.path, devices: deviceNames(library) };
   },
   store: (explicitPath) => ({ path: loadMooncakeStore(explicitPath).path }),
   engine: (explicitPath) => ({ path: loadTransferEngine(explicitPath).path }),

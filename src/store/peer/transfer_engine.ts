@@ -11,6 +11,7 @@ import type { Deadline } from "../../deadline.ts";
 import { BackendUnavailableError, ClosedError, CorruptionError, TimeoutError } from "../../errors.ts";
 import { chooseTransport } from "../transport.ts";
 import type { Accepted, Link, Offer, Plane, ReadPiece, Registration, Wire } from "./plane.ts";
+import { checkPieces, describeMemory, remoteMemoryOf } from "./remote_memory.ts";
 import { type Batch, type Engine, statusRoom, useEngine } from "./transfer_engine/engine.ts";
 
 /** How the plane is opened. */
@@ -68,7 +69,7 @@ class TransferEnginePlane implements Plane {
     const registration: Registration = {
       address,
       bytes,
-      remote: { address: address.toString(16), bytes },
+      remote: describeMemory({ address, bytes }),
       close: async () => {
         if (!open) return;
         open = false;
@@ -151,8 +152,9 @@ class TransferEngineLink implements Link {
     deadline: Deadline,
     quarantine: (ended: Promise<unknown>) => void,
   ): Promise<void> {
-    const { address, bytes } = remoteOf(remote);
-    for (const piece of pieces) checkPiece(piece, local.bytes, bytes);
+    const source = remoteMemoryOf(remote);
+    const { address, bytes } = source;
+    checkPieces(pieces, local, source);
     const wanted = pieces.filter((piece) => piece.bytes > 0);
     if (wanted.length === 0) return;
     if (!this.alive) throw lost("the connection has failed before");
@@ -251,25 +253,4 @@ function textOf(value: Wire, name: string): string {
   const text = (value as Readonly<Record<string, Wire>> | null)?.[name];
   if (typeof text === "string" && /^[^\s\0]{1,300}$/.test(text)) return text;
   throw new CorruptionError(`a peer of the Transfer Engine did not tell its ${name}`, { actual: value });
-}
-
-function remoteOf(value: Wire): { readonly address: bigint; readonly bytes: number } {
-  const { address, bytes } = (value ?? {}) as { address?: unknown; bytes?: unknown };
-  if (typeof address !== "string" || !/^[0-9a-f]{1,16}$/.test(address) || !Number.isSafeInteger(bytes)) {
-    throw new CorruptionError("a peer of the Transfer Engine described memory that makes no sense");
-  }
-  return { address: BigInt(`0x${address}`), bytes: bytes as number };
-}
-
-/** @throws CorruptionError where a piece is not within the memory of both sides */
-function checkPiece({ localOffset, remoteOffset, bytes }: ReadPiece, local: number, remote: number): void {
-  const within = (offset: number, most: number): boolean =>
-    Number.isSafeInteger(offset) && offset >= 0 && offset + bytes <= most;
-  if (
-    Number.isSafeInteger(bytes) && bytes >= 0 && within(localOffset, local) && within(remoteOffset, remote)
-  ) return;
-  throw new CorruptionError(`${bytes} bytes at ${remoteOffset} are not within the other's memory`, {
-    expected: remote,
-    actual: remoteOffset + bytes,
-  });
 }

@@ -8,6 +8,7 @@ import process from "node:process";
 import type { Deadline } from "../../deadline.ts";
 import { ClosedError } from "../../errors.ts";
 import type { Accepted, Offer, Plane, Registration, Wire } from "./plane.ts";
+import { describeMemory } from "./remote_memory.ts";
 import { Completions } from "./verbs/completions.ts";
 import { Device } from "./verbs/device.ts";
 import { VerbsLink, type VerbsRegistration } from "./verbs/link.ts";
@@ -70,7 +71,7 @@ class VerbsPlane implements Plane {
       address,
       bytes,
       region,
-      remote: { address: address.toString(16), bytes, rkey: region.rkey },
+      remote: { ...describeMemory({ address, bytes }), rkey: region.rkey },
       close: async () => {
         this.#regions.delete(registration);
         await region.close();

@@ -7,8 +7,9 @@
 import { WC_STATUS, wcStatusName } from "../../../../ffi/ibverbs.ts";
 import { errnoName } from "../../../../ffi/errno.ts";
 import type { Deadline } from "../../../deadline.ts";
-import { type BatchferryError, CorruptionError, TimeoutError } from "../../../errors.ts";
+import { type BatchferryError, TimeoutError } from "../../../errors.ts";
 import type { Link, ReadPiece, Registration, Wire } from "../plane.ts";
+import { checkPieces, type RemoteMemory, remoteMemoryOf, senselessMemory } from "../remote_memory.ts";
 import type { Completions } from "./completions.ts";
 import { type Device, MemoryRegion, peerGone } from "./device.ts";
 import { type Endpoint, type PostedRead, QueuePair } from "./queue_pair.ts";
@@ -85,19 +86,19 @@ export class VerbsLink implements Link {
     deadline: Deadline,
     quarantine: (ended: Promise<unknown>) => void,
   ): Promise<void> {
-    const { address, bytes, rkey } = remoteOf(remote);
+    const source = remoteOf(remote);
+    checkPieces(pieces, local, source);
     const { lkey } = (local as VerbsRegistration).region;
     const most = Math.min(MOST_READ_BYTES, this.#device.port.maxMessageBytes);
     const reads: PostedRead[] = [];
     for (const piece of pieces) {
-      checkPiece(piece, local.bytes, bytes);
       for (let at = 0; at < piece.bytes; at += most) {
         reads.push({
           sequence: this.#sequence = (this.#sequence + 1) >>> 0,
           localAddress: local.address + BigInt(piece.localOffset + at),
           lkey,
-          remoteAddress: address + BigInt(piece.remoteOffset + at),
-          rkey,
+          remoteAddress: source.address + BigInt(piece.remoteOffset + at),
+          rkey: source.rkey,
           bytes: Math.min(most, piece.bytes - at),
         });
       }
@@ -245,25 +246,11 @@ function readFailure(status: number, vendorError: number): BatchferryError {
   return peerGone(`${what} (${name}, vendor error ${vendorError})`, name, status);
 }
 
-function remoteOf(value: Wire): { readonly address: bigint; readonly bytes: number; readonly rkey: number } {
-  const { address, bytes, rkey } = (value ?? {}) as { address?: unknown; bytes?: unknown; rkey?: unknown };
-  const isKey = Number.isSafeInteger(rkey) && (rkey as number) >= 0 && (rkey as number) < 2 ** 32;
-  const isSize = Number.isSafeInteger(bytes) && (bytes as number) > 0;
-  if (typeof address === "string" && /^[0-9a-f]{1,16}$/.test(address) && isKey && isSize) {
-    return { address: BigInt(`0x${address}`), bytes: bytes as number, rkey: rkey as number };
+/** The other's memory and the key to it. @throws CorruptionError where they make no sense */
+function remoteOf(value: Wire): RemoteMemory & { readonly rkey: number } {
+  const { rkey } = (value ?? {}) as { rkey?: unknown };
+  if (!Number.isSafeInteger(rkey) || (rkey as number) < 0 || (rkey as number) >= 2 ** 32) {
+    throw senselessMemory();
   }
-  throw new CorruptionError("the other end of an RDMA connection described memory that makes no sense");
-}
-
-/** @throws CorruptionError where a piece is not within the memory of both sides */
-function checkPiece({ localOffset, remoteOffset, bytes }: ReadPiece, local: number, remote: number): void {
-  const within = (offset: number, most: number): boolean =>
-    Number.isSafeInteger(offset) && offset >= 0 && offset + bytes <= most;
-  if (
-    Number.isSafeInteger(bytes) && bytes >= 0 && within(localOffset, local) && within(remoteOffset, remote)
-  ) return;
-  throw new CorruptionError(`${bytes} bytes at ${remoteOffset} are not within the other's memory`, {
-    expected: remote,
-    actual: remoteOffset + bytes,
-  });
+  return { ...remoteMemoryOf(value), rkey: rkey as number };
 }
