@@ -21,6 +21,7 @@ import {
   rmSync,
   writeFileSync,
 } from "node:fs";
+import { constants } from "node:os";
 import { basename, dirname, join } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
@@ -141,6 +142,14 @@ export function setUpLab() {
   }
 }
 
+/** Guests that run; they end with this process, however it ends. */
+const running = new Set();
+process.on("exit", () => {
+  for (const qemu of running) qemu.kill("SIGKILL");
+});
+const SIGNALS = ["SIGHUP", "SIGINT", "SIGTERM"];
+const leave = (signal) => process.exit(128 + constants.signals[signal]);
+
 /** A word for the shell. */
 function quote(word) {
   return `'${word.replaceAll("'", "'\\''")}'`;
@@ -195,8 +204,8 @@ export async function runLab(script, path = environment.PATH, line = (text) => c
     "virtio-net-pci,netdev=n0",
   ], { env: environment, stdio: ["ignore", "pipe", "inherit"] });
   const timer = setTimeout(() => qemu.kill("SIGKILL"), LIMIT_MS);
-  const stop = () => qemu.kill("SIGKILL");
-  process.on("exit", stop);
+  if (running.size === 0) { for (const signal of SIGNALS) process.on(signal, leave); }
+  running.add(qemu);
   let status;
   let boot = []; // the firmware's and the kernel's lines; told only where the job does not start
   let rest = "";
@@ -214,7 +223,8 @@ export async function runLab(script, path = environment.PATH, line = (text) => c
   }
   for (const each of boot ?? []) line(each);
   clearTimeout(timer);
-  process.off("exit", stop);
+  running.delete(qemu);
+  if (running.size === 0) { for (const signal of SIGNALS) process.off(signal, leave); }
   rmSync(dirname(job), { recursive: true, force: true });
   return status;
 }

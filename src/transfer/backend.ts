@@ -10,6 +10,7 @@ import { freezeJson, type JsonObject, parseJson } from "../batch/json.ts";
 import { RowSet } from "../batch/rowset.ts";
 import type { BundleInfo as StoredInfo } from "../bundle/bundle.ts";
 import { checkSegment, createdMsOf } from "../bundle/names.ts";
+import { tryEach } from "../attempts.ts";
 import type { Deadline, DeadlineOptions } from "../deadline.ts";
 import { ClosedError, CorruptionError, DroppedError, OwnershipError, SchemaError } from "../errors.ts";
 import { handleToBatch, manifestKeys, storeOfHandle } from "../remote/handle.ts";
@@ -250,7 +251,7 @@ export class TransferBackend implements AsyncDisposable {
         found.add(id);
       }
     }
-    await forEach(
+    await tryEach(
       doomed,
       ([bundle, entry]) => this.#bury(bundle, entry.info, entry.fields, entry.rows, deadline),
     );
@@ -315,7 +316,7 @@ export class TransferBackend implements AsyncDisposable {
       createdMs !== null && ttlMs !== null && createdMs + ttlMs < now
     );
     let dropped = 0;
-    await forEach(old, async ({ manifestKey }) => {
+    await tryEach(old, async ({ manifestKey }) => {
       const bundle = this.#session.known(manifestKey);
       if (bundle !== undefined && await this.#session.drop(bundle, deadline)) dropped++;
     });
@@ -338,7 +339,7 @@ export class TransferBackend implements AsyncDisposable {
       for (const id of ids) spoken.add(`${settings.prefix}/${id}`);
     }
     const lost = old.filter((objectId) => !spoken.has(objectId));
-    await forEach(lost, async (objectId) => void await store.deletePrefix(`${objectId}/`, deadline.options));
+    await tryEach(lost, async (objectId) => void await store.deletePrefix(`${objectId}/`, deadline.options));
     return lost.length;
   }
 
@@ -472,13 +473,6 @@ export class TransferBackend implements AsyncDisposable {
   #check(): void {
     if (this.#closed) throw new ClosedError("this transfer is closed");
   }
-}
-
-/** Tries every item, then throws the first error. */
-async function forEach<T>(items: Iterable<T>, act: (item: T) => Promise<unknown>): Promise<void> {
-  const errors: unknown[] = [];
-  for (const item of items) await act(item).catch((error) => errors.push(error));
-  if (errors.length > 0) throw errors[0];
 }
 
 function checkRowIds(partition: string, rowIds: readonly string[], rows: number): void {

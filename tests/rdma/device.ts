@@ -6,6 +6,7 @@
 
 import { existsSync, readFileSync } from "node:fs";
 import process from "node:process";
+import { runCommand } from "../support/runtime.ts";
 import { rdmaObstacle } from "../../src/store/transport.ts";
 
 /** The device of MOONCAKE_DEVICE_NAME; empty for the first there is. */
@@ -42,4 +43,18 @@ export function sentPackets(device: string = name): number {
 /** No RDMA device sends larger packets, in bytes; the lab's first one sends 1024. */
 export function mtuOf(device: string = name): number {
   return device === "rxe0" ? 1024 : 4096;
+}
+
+/** What the kernel holds for all processes, by kind; undefined where `rdma` is not installed. */
+export async function resources(): Promise<Record<string, number> | undefined> {
+  const shown = await runCommand(["rdma", "-j", "resource", "show"]).catch(() => undefined);
+  if (shown?.status !== 0) return undefined;
+  const devices = JSON.parse(shown.stdout) as Record<string, unknown>[];
+  const sums: Record<string, number> = {};
+  for (const device of devices) {
+    for (const [name, count] of Object.entries(device)) {
+      if (typeof count === "number" && name !== "ifindex") sums[name] = (sums[name] ?? 0) + count;
+    }
+  }
+  return sums;
 }

@@ -11,24 +11,9 @@ import type { BackendUnavailableError } from "../../src/errors.ts";
 import { newMemory } from "../../src/store/registered/memory.ts";
 import { planeSuite } from "../support/plane_suite.ts";
 import { deviceOf, openPlane } from "../support/planes.ts";
-import { runCommand } from "../support/runtime.ts";
-import { mtuOf, sentPackets, skip } from "./device.ts";
+import { mtuOf, resources, sentPackets, skip } from "./device.ts";
 
 const MIB = 2 ** 20;
-
-/** What the kernel holds for all processes, by kind; undefined where `rdma` is not installed. */
-async function resources(): Promise<Record<string, number> | undefined> {
-  const shown = await runCommand(["rdma", "-j", "resource", "show"]).catch(() => undefined);
-  if (shown?.status !== 0) return undefined;
-  const devices = JSON.parse(shown.stdout) as Record<string, unknown>[];
-  const sums: Record<string, number> = {};
-  for (const device of devices) {
-    for (const [name, count] of Object.entries(device)) {
-      if (typeof count === "number" && name !== "ifindex") sums[name] = (sums[name] ?? 0) + count;
-    }
-  }
-  return sums;
-}
 
 const before = skip === false ? await resources() : undefined;
 
@@ -67,6 +52,17 @@ describe("verbs", () => {
       },
     );
     assert.equal(link.alive, false);
+
+    // a handle that tells of more memory than there is: the device refuses that as well
+    const next = await reader.offer();
+    const again = await next.open((await writer.accept(next.hello, deadline)).answer, deadline);
+    const more = { ...source.remote as object, bytes: 2 * MIB };
+    to.bytes.fill(0xa5);
+    await assert.rejects(
+      again.read(target, more, [{ localOffset: 0, remoteOffset: MIB, bytes: 4096 }], deadline, () => {}),
+      (error: BackendUnavailableError) => error.details.nativeName === "REM_ACCESS_ERR",
+    );
+    assert.ok(to.bytes.every((byte) => byte === 0xa5));
     await reader.close();
     await writer.close();
     from.close();

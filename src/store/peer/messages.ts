@@ -18,6 +18,8 @@ export type Request =
   | { readonly op: "get"; readonly key: string }
   | { readonly op: "list"; readonly prefix: string }
   | { readonly op: "delete"; readonly keys: readonly string[] }
+  /** A small object was put elsewhere; an older one of the same key goes. */
+  | { readonly op: "replaced"; readonly key: string; readonly stamp: string }
   | { readonly op: "deletePrefix"; readonly prefix: string }
   | { readonly op: "peers" };
 

@@ -17,7 +17,7 @@ import {
   type ReadRange,
   type StoreObject,
 } from "../store.ts";
-import type { Block, PeerMemory } from "./memory.ts";
+import { type Block, type PeerMemory, SEGMENT_BYTES } from "./memory.ts";
 import { type BundleTable, GUARD_BYTES, GUARD_MAGIC } from "./messages.ts";
 
 /** Objects begin at multiples of it. */
@@ -37,12 +37,19 @@ interface Bundle {
   readonly objects: ReadonlyMap<string, Place>;
 }
 
+/** A small object that was put alone, and when: of two with one key the later counts. */
+interface Loose {
+  readonly value: Uint8Array;
+  readonly stamp: string;
+}
+
 /** See the module. */
 export class OwnObjects {
   readonly #memory: PeerMemory;
   readonly #bundles = new Map<string, Bundle>();
-  readonly #loose = new Map<string, Uint8Array>();
+  readonly #loose = new Map<string, Loose>();
   readonly #leases = new Set<{ release(): void }>();
+  #closed = false;
 
   constructor(memory: PeerMemory) {
     this.#memory = memory;
@@ -55,8 +62,7 @@ export class OwnObjects {
 
   /** Writes all objects of a bundle, the manifest last: all or none. */
   async write(objectId: string, objects: readonly StoreObject[], deadline: Deadline): Promise<void> {
-    checkBundle(objectId, objects.map(({ key }) => key));
-    if (this.#bundles.has(objectId)) throw objectIdInUse(objectId);
+    this.#checkNew(objectId, objects.map(({ key }) => key));
     await this.#publish(objectId, [], [], objects, deadline);
   }
 
@@ -64,30 +70,36 @@ export class OwnObjects {
   async allocate(
     sizes: readonly number[],
     deadline: Deadline,
-    begin: (options?: CallOptions) => Deadline,
+    publish: (options: CallOptions | undefined, act: (deadline: Deadline) => Promise<void>) => Promise<void>,
   ): Promise<BundleLease> {
-    let bytes = ALIGNMENT; // the guard
-    const offsets = sizes.map((size) => {
-      const at = bytes;
-      bytes = aligned(at + size);
-      return at;
-    });
-    const block = await this.#memory.reserve(bytes, deadline);
-    const lease = new OwnLease(block, offsets, sizes, {
-      publish: (objectId, placed, objects, options) => {
-        const within = begin(options);
-        const kept = placed.filter(({ key }) => key !== "");
-        checkBundle(objectId, [...kept, ...objects].map(({ key }) => key));
-        if (this.#bundles.has(objectId)) throw objectIdInUse(objectId);
-        const places = placed.flatMap(({ key, bytes }, i): [string, Place][] =>
-          key === "" ? [] : [[key, { block, offset: block.offset + offsets[i]!, bytes }]]
-        );
-        return this.#publish(objectId, [block], places, objects, within);
-      },
+    const { blocks: blockSizes, places } = layOut(sizes, ALIGNMENT); // behind the guard
+    const blocks = await this.#reserve(blockSizes, deadline);
+    const lease = new OwnLease(blocks, places, sizes, {
+      publish: (objectId, placed, objects, options) =>
+        publish(options, (within) => {
+          const kept = placed.filter(({ key }) => key !== "");
+          this.#checkNew(objectId, [...kept, ...objects].map(({ key }) => key));
+          const objectPlaces = placed.flatMap(({ key, bytes }, i): [string, Place][] =>
+            key === "" ? [] : [[key, placeIn(blocks, places[i]!, bytes)]]
+          );
+          return this.#publish(objectId, blocks, objectPlaces, objects, within);
+        }),
       ended: (ended) => this.#leases.delete(ended),
     });
     this.#leases.add(lease);
     return lease;
+  }
+
+  async #reserve(sizes: readonly number[], deadline: Deadline): Promise<Block[]> {
+    const blocks = await this.#memory.reserve(sizes, deadline);
+    if (!this.#closed) return blocks;
+    for (const block of blocks) block.release();
+    throw new ClosedError("the store was closed");
+  }
+
+  #checkNew(objectId: string, keys: readonly string[]): void {
+    checkBundle(objectId, keys);
+    if (this.#bundles.has(objectId)) throw objectIdInUse(objectId);
   }
 
   async #publish(
@@ -100,28 +112,24 @@ export class OwnObjects {
     const blocks = [...given];
     const placed = new Map(places);
     const last = objects.at(-1);
-    const before = objects.slice(0, -1).map((object) => ({ object, bytes: partsBytes(object.parts) }));
+    const before = objects.slice(0, -1);
+    const sizes = before.map(({ parts }) => partsBytes(parts));
     try {
-      const total = before.reduce(
-        (sum, { bytes }) => sum + aligned(bytes),
-        given.length === 0 ? ALIGNMENT : 0,
-      );
-      if (total > 0) {
-        const block = await this.#memory.reserve(total, deadline);
-        blocks.push(block);
-        let at = block.offset + (given.length === 0 ? ALIGNMENT : 0);
-        for (const { object, bytes } of before) {
-          placed.set(object.key, fill(object, block, at, bytes));
-          at += aligned(bytes);
-          deadline.moved(bytes);
+      if (before.length > 0 || given.length === 0) {
+        const layout = layOut(sizes, given.length === 0 ? ALIGNMENT : 0);
+        const reserved = await this.#reserve(layout.blocks, deadline);
+        blocks.push(...reserved);
+        for (const [i, object] of before.entries()) {
+          placed.set(object.key, fill(object, placeIn(reserved, layout.places[i]!, sizes[i]!)));
+          deadline.moved(sizes[i]!);
         }
       }
       if (last !== undefined) {
         // only now: a manifest has the checksums of what was written before it
         const bytes = partsBytes(last.parts);
-        const block = await this.#memory.reserve(Math.max(1, bytes), deadline);
-        blocks.push(block);
-        placed.set(last.key, fill(last, block, block.offset, bytes));
+        const reserved = await this.#reserve([Math.max(1, bytes)], deadline);
+        blocks.push(...reserved);
+        placed.set(last.key, fill(last, placeIn(reserved, { block: 0, offset: 0 }, bytes)));
       }
       deadline.check();
       if (this.#bundles.has(objectId)) throw objectIdInUse(objectId);
@@ -137,22 +145,32 @@ export class OwnObjects {
     this.#bundles.set(objectId, { generation, blocks, objects: placed });
   }
 
-  /** Puts a small loose object. */
-  put(key: string, value: Uint8Array): void {
-    this.#loose.set(key, new Uint8Array(new ArrayBuffer(value.byteLength)));
-    this.#loose.get(key)!.set(value);
+  /** Puts a small loose object; gives its stamp. */
+  put(key: string, value: Uint8Array): string {
+    const copy = new Uint8Array(new ArrayBuffer(value.byteLength));
+    copy.set(value);
+    const microseconds = Math.round((performance.timeOrigin + performance.now()) * 1000);
+    const stamp = `${microseconds.toString(16).padStart(14, "0")}${randomBytes(8).toString("hex")}`;
+    this.#loose.set(key, { value: copy, stamp });
+    return stamp;
+  }
+
+  /** Told that a small object was put elsewhere: an older one goes. */
+  replaced(key: string, stamp: string): void {
+    const own = this.#loose.get(key);
+    if (own !== undefined && own.stamp < stamp) this.#loose.delete(key);
   }
 
   /** Whether an object is here, and its size. */
   size(key: string): number | undefined {
-    return this.#place(key)?.bytes ?? this.#loose.get(key)?.byteLength;
+    return this.#place(key)?.bytes ?? this.#loose.get(key)?.value.byteLength;
   }
 
   hasBundle(objectId: string): boolean {
     return this.#bundles.has(objectId);
   }
 
-  loose(key: string): Uint8Array | undefined {
+  loose(key: string): Loose | undefined {
     return this.#loose.get(key);
   }
 
@@ -160,7 +178,7 @@ export class OwnObjects {
   read(range: ReadRange): boolean {
     const place = this.#place(range.key);
     const bytes = place === undefined
-      ? this.#loose.get(range.key)
+      ? this.#loose.get(range.key)?.value
       : place.block.segment.memory.bytes.subarray(place.offset, place.offset + place.bytes);
     if (bytes === undefined) return false;
     checkRange(range, bytes.byteLength);
@@ -218,6 +236,7 @@ export class OwnObjects {
 
   /** Forgets everything; leases end. */
   close(): void {
+    this.#closed = true;
     for (const lease of [...this.#leases]) lease.release();
     for (const objectId of [...this.#bundles.keys()]) this.#remove(objectId);
     this.#loose.clear();
@@ -238,8 +257,40 @@ export class OwnObjects {
   }
 }
 
+/** Where something lies in a list of blocks, from the start of its block. */
+interface Laid {
+  readonly block: number;
+  readonly offset: number;
+}
+
+/**
+ * Lays objects out in blocks that fit segments: what is larger than one has a block of its own.
+ *
+ * @param head bytes that are kept free at the start of the first block
+ */
+function layOut(
+  sizes: readonly number[],
+  head: number,
+): { readonly blocks: readonly number[]; readonly places: readonly Laid[] } {
+  const blocks: number[] = [head];
+  const places = sizes.map((bytes): Laid => {
+    let block = blocks.length - 1;
+    if (blocks[block]! > 0 && blocks[block]! + bytes > SEGMENT_BYTES) block = blocks.push(0) - 1;
+    const offset = blocks[block]!;
+    blocks[block] = aligned(offset + bytes);
+    return { block, offset };
+  });
+  return { blocks: blocks.map((bytes) => Math.max(1, bytes)), places };
+}
+
+function placeIn(blocks: readonly Block[], { block, offset }: Laid, bytes: number): Place {
+  const within = blocks[block]!;
+  return { block: within, offset: within.offset + offset, bytes };
+}
+
 /** Copies an object to its place, and tells it its checksum where it wants to know. */
-function fill(object: StoreObject, block: Block, offset: number, bytes: number): Place {
+function fill(object: StoreObject, place: Place): Place {
+  const { block, offset, bytes } = place;
   const to = block.segment.memory.bytes.subarray(offset, offset + bytes);
   let at = 0;
   let crc = 0;
@@ -249,7 +300,7 @@ function fill(object: StoreObject, block: Block, offset: number, bytes: number):
     at += part.byteLength;
   }
   object.written?.(crc);
-  return { block, offset, bytes };
+  return place;
 }
 
 function guardOf({ segment, offset }: Block): BigUint64Array {
@@ -278,20 +329,23 @@ interface LeaseHost {
 
 class OwnLease implements BundleLease {
   readonly payloads: readonly Uint8Array<ArrayBuffer>[];
-  readonly #block: Block;
+  readonly #blocks: readonly Block[];
   readonly #sizes: readonly number[];
   readonly #host: LeaseHost;
-  #ended: "released" | "published" | undefined;
+  /** `publishing`: a release has to wait for what comes of it. */
+  #state: "open" | "publishing" | "released" | "published" = "open";
+  #releaseAfter = false;
 
-  constructor(block: Block, offsets: readonly number[], sizes: readonly number[], host: LeaseHost) {
-    this.#block = block;
+  constructor(blocks: readonly Block[], places: readonly Laid[], sizes: readonly number[], host: LeaseHost) {
+    this.#blocks = blocks;
     this.#sizes = sizes;
     this.#host = host;
-    const start = block.segment.memory.address + BigInt(block.offset);
     // views of their own: they are detached when the memory is no longer the caller's
-    this.payloads = sizes.map((bytes, i) =>
-      new Uint8Array(bytes === 0 ? new ArrayBuffer(0) : native.view(start + BigInt(offsets[i]!), bytes))
-    );
+    this.payloads = sizes.map((bytes, i) => {
+      const { block, offset } = placeIn(blocks, places[i]!, bytes);
+      const start = block.segment.memory.address + BigInt(offset);
+      return new Uint8Array(bytes === 0 ? new ArrayBuffer(0) : native.view(start, bytes));
+    });
   }
 
   async publish(
@@ -300,18 +354,31 @@ class OwnLease implements BundleLease {
     objects: readonly StoreObject[],
     options?: CallOptions,
   ): Promise<void> {
-    if (this.#ended !== undefined) {
-      throw new ClosedError(`this memory was ${this.#ended} before`, { key: objectId });
+    if (this.#state !== "open") {
+      throw new ClosedError(
+        this.#state === "publishing"
+          ? "this memory is being published"
+          : `this memory was ${this.#state} before`,
+        { key: objectId },
+      );
     }
     checkPlaced(placed, this.#sizes);
-    await this.#host.publish(objectId, placed, objects, options);
+    this.#state = "publishing";
+    try {
+      await this.#host.publish(objectId, placed, objects, options);
+    } catch (error) {
+      this.#state = "open";
+      if (this.#releaseAfter) this.release();
+      throw error;
+    }
     this.#end("published");
   }
 
   release(): void {
-    if (this.#ended !== undefined) return;
+    if (this.#state === "publishing") this.#releaseAfter = true;
+    if (this.#state !== "open") return;
     this.#end("released");
-    this.#block.release();
+    for (const block of this.#blocks) block.release();
   }
 
   [Symbol.dispose](): void {
@@ -319,7 +386,7 @@ class OwnLease implements BundleLease {
   }
 
   #end(how: "released" | "published"): void {
-    this.#ended = how;
+    this.#state = how;
     for (const { buffer } of this.payloads) detach(buffer);
     this.#host.ended(this);
   }

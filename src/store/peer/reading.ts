@@ -6,8 +6,9 @@
  */
 
 import { crc32 } from "node:zlib";
+import { tryEach } from "../../attempts.ts";
 import type { Deadline } from "../../deadline.ts";
-import { CorruptionError, DroppedError } from "../../errors.ts";
+import { ClosedError, CorruptionError, DroppedError } from "../../errors.ts";
 import { checkRange, droppedError } from "../checks.ts";
 import { type MappedMemory, newMemory } from "../registered/memory.ts";
 import { StagingPool, type StagingSlot } from "../registered/staging.ts";
@@ -24,11 +25,42 @@ const WINDOW_PIECES = 1024;
 const GAP_BYTES = 512;
 const ALIGNMENT = 64;
 
+/** Where READs land: when too much of it is kept by READs that never end, another piece takes its place. */
+export class LandingPlace {
+  readonly #plane: Plane;
+  readonly #bytes: number;
+  readonly #left = new Set<Landing>();
+  #current: Landing;
+
+  /** @param bytes how much memory READs may take at once */
+  constructor(plane: Plane, bytes: number) {
+    this.#plane = plane;
+    this.#bytes = bytes;
+    this.#current = new Landing(plane, bytes);
+  }
+
+  /** The landing to use now. */
+  get current(): Landing {
+    const { total, quarantined } = this.#current.pool.use;
+    if (quarantined > total / 2) {
+      this.#left.add(this.#current);
+      this.#current = new Landing(this.#plane, this.#bytes);
+    }
+    return this.#current;
+  }
+
+  /** Gives the memory back. */
+  close(): Promise<void> {
+    return tryEach([...this.#left, this.#current], (landing) => landing.close());
+  }
+}
+
 /** Registered memory that READs land in, made at the first of them. */
 export class Landing {
   readonly #plane: Plane;
   readonly #bytes: number;
   #open: Promise<{ memory: MappedMemory; registration: Registration }> | undefined;
+  #closed = false;
   readonly pool: StagingPool;
 
   constructor(plane: Plane, bytes: number) {
@@ -50,8 +82,10 @@ export class Landing {
   }
 
   async #make(): Promise<{ memory: MappedMemory; registration: Registration }> {
+    if (this.#closed) throw new ClosedError("the store was closed");
     const memory = newMemory(this.#bytes);
     try {
+      await memory.populate();
       return { memory, registration: await this.#plane.register(memory.address, this.#bytes) };
     } catch (error) {
       memory.close();
@@ -61,6 +95,7 @@ export class Landing {
 
   /** Gives the memory back; leaks it where a READ that was given up may still write to it. */
   async close(): Promise<void> {
+    this.#closed = true;
     this.pool.close();
     const open = await this.#open?.catch(() => undefined);
     if (open === undefined) return;

@@ -6,15 +6,22 @@
 
 import { connect, type Socket } from "node:net";
 import { Deadline } from "../../deadline.ts";
-import { BackendUnavailableError, ClosedError, TimeoutError } from "../../errors.ts";
+import { BackendUnavailableError, ConfigError, CorruptionError, TimeoutError } from "../../errors.ts";
 import { LOOPBACK, splitAddress } from "../addresses.ts";
-import { fromWire, receive, send } from "../wire.ts";
+import { fromWire, receive, send, type WireError } from "../wire.ts";
 import { type BundleTable, type Frame, type Request, tableFromWire } from "./messages.ts";
 import type { Link, Plane, Wire } from "./plane.ts";
 import { isProof, newNonce, proof } from "./secret.ts";
 
 /** Tables that are remembered of one peer; the oldest go first. */
 const MOST_TABLES = 4096;
+
+/** How long a handshake and the making of a link may take, in milliseconds. */
+const HANDSHAKE_MS = 10_000;
+const LINK_MS = 20_000;
+/** A handshake's frames are short. */
+const STRANGER_BYTES = 1024;
+const MOST_FRAME_BYTES = 64 * 2 ** 20;
 
 /** A peer that is gone, or was never there. */
 export function peerLost(address: string, cause?: unknown): BackendUnavailableError {
@@ -29,6 +36,25 @@ export function peerLost(address: string, cause?: unknown): BackendUnavailableEr
       ...(cause === undefined ? {} : { cause }),
     },
   );
+}
+
+function peerSilent(address: string): BackendUnavailableError {
+  return new BackendUnavailableError("PEER_LOST", `the process at ${address} is silent`, {
+    actual: address,
+    hint: "it may be stopped, or something between the hosts may drop its packets",
+  });
+}
+
+function wrongSecret(address: string): ConfigError {
+  return new ConfigError(`the process at ${address} has another secret`, {
+    actual: address,
+    hint: "give both processes the same file in BATCHFERRY_SECRET_FILE",
+  });
+}
+
+/** Whether an error tells that a peer, or the way to it, is gone. */
+export function isLost(error: unknown): boolean {
+  return error instanceof BackendUnavailableError && error.code === "PEER_LOST";
 }
 
 interface Pending {
@@ -50,50 +76,29 @@ class Connection {
     this.#address = address;
     this.#onLost = onLost;
     socket.on("close", () => this.#end());
-  }
-
-  take(frame: Frame): void {
-    const pending = this.#pending.get(frame.id);
-    if (pending === undefined || frame.op !== undefined) return;
-    this.#pending.delete(frame.id);
     this.#hold();
-    if (frame.error !== undefined) pending.reject(fromWire(frame.error));
-    else pending.resolve(frame.result);
   }
 
-  ask(request: Request, deadline: Deadline): Promise<unknown> {
-    if (this.lost) return Promise.reject(peerLost(this.#address));
+  take({ id, op, error, result }: Frame & { readonly error?: unknown; readonly result?: unknown }): void {
+    const pending = this.#pending.get(id);
+    if (pending === undefined || op !== undefined) return;
+    if (error === undefined) pending.resolve(result);
+    else pending.reject(errorOf(error, this.#address));
+  }
+
+  async ask(request: Request, deadline: Deadline): Promise<unknown> {
+    if (this.lost) throw peerLost(this.#address);
     const id = this.#next++;
-    return new Promise((resolve, reject) => {
-      const { signal, timeoutMs } = deadline.options;
-      const give = (error: Error): void => {
-        this.#pending.get(id)?.reject(error);
-        this.#pending.delete(id);
-        this.#hold();
-      };
-      const late = (): void =>
-        give(new TimeoutError(`the process at ${this.#address} did not answer within its time`));
-      const abort = (): void =>
-        give(new TimeoutError("the call was aborted", { cause: signal?.reason }, "ABORTED"));
-      const timer = setTimeout(late, Math.min(timeoutMs ?? 2 ** 31 - 1, 2 ** 31 - 1));
-      const stop = (): void => {
-        clearTimeout(timer);
-        signal?.removeEventListener("abort", abort);
-      };
-      this.#pending.set(id, {
-        resolve: (value) => (stop(), resolve(value)),
-        reject: (error) => (stop(), reject(error)),
-      });
+    const { promise, resolve, reject } = Promise.withResolvers<unknown>();
+    this.#pending.set(id, { resolve, reject });
+    this.#hold();
+    send(this.#socket, { ...request, id });
+    try {
+      return await within(promise, deadline, this.#address);
+    } finally {
+      this.#pending.delete(id);
       this.#hold();
-      if (signal?.aborted === true) return abort();
-      signal?.addEventListener("abort", abort);
-      send(this.#socket, { ...request, id });
-    });
-  }
-
-  close(): void {
-    this.#socket.destroy();
-    this.#end();
+    }
   }
 
   /** The process stays as long as an answer is waited for. */
@@ -106,10 +111,25 @@ class Connection {
     if (this.lost) return;
     this.lost = true;
     for (const { reject } of this.#pending.values()) reject(peerLost(this.#address));
-    this.#pending.clear();
     this.#onLost();
   }
 }
+
+/** The error that a peer sent, or that it sent none that makes sense. */
+function errorOf(value: unknown, address: string): Error {
+  const { code, message, details } = (value ?? {}) as Partial<WireError>;
+  if (
+    typeof code === "string" && typeof message === "string" && typeof details === "object" && details !== null
+  ) {
+    return fromWire({ code, message, details });
+  }
+  return new CorruptionError(`the process at ${address} sent an error that makes no sense`, {
+    actual: address,
+  });
+}
+
+/** What became of the last attempt to reach a peer. */
+export type PeerState = "unknown" | "open" | "gone" | "silent" | "refused";
 
 /** See the module. */
 export class RemotePeer {
@@ -118,9 +138,11 @@ export class RemotePeer {
   readonly #plane: Plane;
   readonly #secret: Uint8Array;
   readonly #tables = new Map<string, BundleTable>();
+  readonly #closing = new AbortController();
+  #state: PeerState = "unknown";
+  #socket: Socket | undefined;
   #connection: Promise<Connection> | undefined;
   #link: Promise<Link> | undefined;
-  #closed = false;
 
   constructor(address: string, plane: Plane, secret: Uint8Array) {
     this.address = address;
@@ -128,10 +150,14 @@ export class RemotePeer {
     this.#secret = secret;
   }
 
+  get state(): PeerState {
+    return this.#state;
+  }
+
   /**
    * Asks the peer.
    *
-   * @throws BackendUnavailableError PEER_LOST where nobody answers, MASTER_UNREACHABLE never; TimeoutError
+   * @throws BackendUnavailableError PEER_LOST where nobody answers; ConfigError where it has another secret; TimeoutError
    */
   async ask(request: Request, deadline: Deadline): Promise<unknown> {
     return await (await this.#connected(deadline)).ask(request, deadline);
@@ -154,57 +180,70 @@ export class RemotePeer {
     this.#tables.delete(objectId);
   }
 
-  /** The link that bytes come over, made where there is none. */
+  /** The link that bytes come over, made where there is none; all who read wait for the same one. */
   async link(deadline: Deadline): Promise<Link> {
-    const open = await this.#link?.catch(() => undefined);
-    if (open?.alive === true) return open;
-    if (this.#closed) throw new ClosedError("the store was closed");
-    this.#link = this.#openLink(deadline);
-    this.#link.catch(() => {});
-    await open?.close();
-    return await this.#link;
+    for (;;) {
+      if (this.#closing.signal.aborted) throw peerLost(this.address);
+      const opening = this.#link ??= this.#openLink();
+      const link = await within(opening, deadline, this.address);
+      if (link.alive) return link;
+      if (this.#link === opening) this.#link = undefined;
+      link.close().catch(() => {});
+    }
   }
 
-  async #openLink(deadline: Deadline): Promise<Link> {
-    const offer = await this.#plane.offer();
-    try {
-      const answer = await this.ask({ op: "link", kind: this.#plane.kind, hello: offer.hello }, deadline);
-      return await offer.open(answer as Wire, deadline);
-    } catch (error) {
-      await offer.close();
-      throw error;
-    }
+  #openLink(): Promise<Link> {
+    // a deadline of its own: others may wait for it longer than who came first
+    const deadline = new Deadline("opening a link", { signal: this.#closing.signal }, LINK_MS);
+    const opening = (async () => {
+      const offer = await this.#plane.offer();
+      try {
+        const answer = await this.ask({ op: "link", kind: this.#plane.kind, hello: offer.hello }, deadline);
+        return await offer.open(answer as Wire, deadline);
+      } catch (error) {
+        await offer.close();
+        throw error;
+      }
+    })();
+    opening.catch(() => {
+      if (this.#link === opening) this.#link = undefined;
+    });
+    return opening;
   }
 
   async #connected(deadline: Deadline): Promise<Connection> {
     for (;;) {
+      if (this.#closing.signal.aborted) throw peerLost(this.address);
       const connecting = this.#connection ??= this.#connect();
-      let connection: Connection;
-      try {
-        connection = await within(connecting, deadline, this.address);
-      } catch (error) {
-        if (!(error instanceof TimeoutError) && this.#connection === connecting) this.#connection = undefined;
-        throw error;
-      }
+      const connection = await within(connecting, deadline, this.address);
       if (!connection.lost) return connection;
       if (this.#connection === connecting) this.#connection = undefined;
     }
   }
 
   #connect(): Promise<Connection> {
-    if (this.#closed) return Promise.reject(new ClosedError("the store was closed"));
     const { host, port } = splitAddress(this.address);
-    return new Promise((resolve, reject) => {
-      const socket = connect({ host, port, noDelay: true });
+    const connecting = new Promise<Connection>((resolve, reject) => {
+      const socket = this.#socket = connect({ host, port, noDelay: true });
       const mine = newNonce();
       let expected: string | undefined;
       let connection: Connection | undefined;
-      const fail = (error: Error): void => {
+      const fail = (error: Error, state: PeerState = "gone"): void => {
+        clearTimeout(timer);
         socket.destroy();
+        if (connection !== undefined) return; // told by its end
+        this.#state = state;
         reject(error);
       };
-      socket.setTimeout(HANDSHAKE_MS, () => connection ?? fail(peerLost(this.address, new Error("silent"))));
-      socket.on("error", (cause) => fail(peerLost(this.address, cause)));
+      const timer = setTimeout(() => fail(peerSilent(this.address), "silent"), HANDSHAKE_MS);
+      socket.on("error", (cause: Error & { code?: string }) => {
+        const isSilent = cause.code === "ETIMEDOUT" || cause.code === "EHOSTUNREACH" ||
+          cause.code === "ENETUNREACH";
+        fail(
+          isSilent ? peerSilent(this.address) : peerLost(this.address, cause),
+          isSilent ? "silent" : "gone",
+        );
+      });
       socket.on("close", () => fail(peerLost(this.address)));
       const take = (frame: Frame): void => {
         if (connection !== undefined) return connection.take(frame);
@@ -213,49 +252,49 @@ export class RemotePeer {
           proof?: unknown;
           refused?: unknown;
         };
-        if (refused === true || (expected !== undefined && !isProof(expected, shown))) {
-          return fail(wrongSecret(this.address));
-        }
+        const isRight = refused !== true &&
+          (expected === undefined ? typeof nonce === "string" : isProof(expected, shown));
+        if (!isRight) return fail(wrongSecret(this.address), "refused");
         if (expected === undefined) {
-          if (typeof nonce !== "string") return fail(wrongSecret(this.address));
-          expected = proof(this.#secret, "writer", [nonce, mine]);
-          return send(socket, { nonce: mine, proof: proof(this.#secret, "reader", [nonce, mine]) });
+          const nonces = [nonce as string, mine];
+          expected = proof(this.#secret, "writer", nonces);
+          return send(socket, { nonce: mine, proof: proof(this.#secret, "reader", nonces) });
         }
-        socket.setTimeout(0);
+        clearTimeout(timer);
+        this.#state = "open";
         resolve(connection = new Connection(socket, this.address, () => this.#lost()));
-        socket.unref();
       };
-      receive<Frame>(socket, take, (cause) => fail(peerLost(this.address, cause)));
+      receive<Frame>(
+        socket,
+        take,
+        (cause) => fail(peerLost(this.address, cause)),
+        () => connection === undefined ? STRANGER_BYTES : MOST_FRAME_BYTES,
+      );
     });
+    connecting.catch(() => {
+      if (this.#connection === connecting) this.#connection = undefined;
+    });
+    return connecting;
   }
 
   /** The process is gone: what is under way fails at once, not when the device gives up. */
   #lost(): void {
+    this.#state = "gone";
     this.#tables.clear();
     const link = this.#link;
     this.#link = undefined;
-    link?.then((open) => open.close(), () => {}).catch(() => {});
+    link?.then((open) => open.close()).catch(() => {});
   }
 
-  /** Ends the connection and the link. */
+  /** Ends the connection and the link; who waits for them is told that the peer is lost. */
   async close(): Promise<void> {
-    this.#closed = true;
-    const [link, connection] = [this.#link, this.#connection];
+    const link = this.#link;
     this.#link = undefined;
+    this.#closing.abort();
+    this.#socket?.destroy();
     this.#tables.clear();
     await (await link?.catch(() => undefined))?.close();
-    (await connection?.catch(() => undefined))?.close();
   }
-}
-
-/** How long a handshake may take, in milliseconds. */
-const HANDSHAKE_MS = 10_000;
-
-function wrongSecret(address: string): BackendUnavailableError {
-  return new BackendUnavailableError("PEER_LOST", `the process at ${address} has another secret`, {
-    actual: address,
-    hint: "give both processes the same file in BATCHFERRY_SECRET_FILE",
-  });
 }
 
 /** Waits for what others wait for too, as long as one's own deadline allows. */

@@ -30,7 +30,7 @@ export function readSecret(file: string | undefined): Uint8Array {
         hint: `chmod 600 ${path}`,
       });
     }
-    bytes = new TextEncoder().encode(readFileSync(path, "utf8").trim());
+    bytes = trimmed(readFileSync(path));
   } catch (cause) {
     if (cause instanceof ConfigError) throw cause;
     throw new ConfigError(`the secret file ${path} cannot be read: ${(cause as Error).message}`, { cause });
@@ -41,6 +41,15 @@ export function readSecret(file: string | undefined): Uint8Array {
     actual: bytes.byteLength,
     hint: `openssl rand -hex 32 > ${path}`,
   });
+}
+
+/** Without white space at its end, which editors and shells add; everything else counts, text or not. */
+function trimmed(bytes: Uint8Array): Uint8Array {
+  const isBlank = (byte: number | undefined): boolean =>
+    byte === 10 || byte === 13 || byte === 32 || byte === 9;
+  let end = bytes.byteLength;
+  while (end > 0 && isBlank(bytes[end - 1])) end--;
+  return bytes.slice(0, end);
 }
 
 function ownSecret(): string {

@@ -5,6 +5,7 @@
  */
 
 import { createServer, type Server, type Socket } from "node:net";
+import { tryEach, trySteps } from "../../attempts.ts";
 import { Deadline } from "../../deadline.ts";
 import { ConfigError, CorruptionError } from "../../errors.ts";
 import { joinAddress } from "../addresses.ts";
@@ -39,6 +40,8 @@ export class PeerServer {
   readonly #sockets = new Set<Socket>();
   /** Ends what belongs to a connection, for each that is open. */
   readonly #endings = new Map<Socket, () => Promise<void>>();
+  /** Requests that are being answered. */
+  readonly #answering = new Set<Promise<void>>();
 
   private constructor(server: Server, address: string, context: ServerContext) {
     this.#server = server;
@@ -79,30 +82,37 @@ export class PeerServer {
     socket.setNoDelay(true);
     socket.unref();
     const nonce = newNonce();
-    const accepted: Accepted[] = [];
+    let accepted: Accepted | undefined;
     let trusted = false;
     let gone = false;
     const end = async (): Promise<void> => {
       gone = true;
       this.#endings.delete(socket);
-      await Promise.allSettled(accepted.splice(0).map((each) => each.close()));
+      await accepted?.close();
+    };
+    /** A reader has one link: a new one takes the place of one that has failed. */
+    const keep = async (next: Accepted): Promise<void> => {
+      const before = accepted;
+      accepted = next;
+      await (gone ? next : before)?.close();
     };
     this.#endings.set(socket, end);
-    const timer = setTimeout(() => trusted || socket.destroy(), STRANGER_MS);
+    const timer = setTimeout(() => socket.destroy(), STRANGER_MS);
+    (timer as { unref?: () => void }).unref?.();
     socket.on("error", () => {}); // told by the close
     socket.on("close", () => {
       clearTimeout(timer);
       this.#sockets.delete(socket);
-      void end();
+      end().catch(() => {});
     });
     const take = (frame: Frame): void => {
       if (trusted) {
         if (frame.op === undefined || !Number.isSafeInteger(frame.id)) return void socket.destroy();
-        this.#answer(frame, (each) => gone ? void each.close().catch(() => {}) : void accepted.push(each))
-          .then(
-            (result) => send(socket, { id: frame.id, result }),
-            (error) => send(socket, { id: frame.id, error: toWire(error) }),
-          );
+        const answering = this.#answer(frame, keep).then(
+          (result) => send(socket, { id: frame.id, result }),
+          (error) => send(socket, { id: frame.id, error: toWire(error) }),
+        ).finally(() => this.#answering.delete(answering));
+        this.#answering.add(answering);
         return;
       }
       const { nonce: other, proof: shown } = frame as { nonce?: unknown; proof?: unknown };
@@ -111,13 +121,14 @@ export class PeerServer {
         return void socket.end();
       }
       trusted = true;
+      clearTimeout(timer);
       send(socket, { proof: proof(secret, "writer", [nonce, other]) });
     };
     receive<Frame>(socket, take, () => socket.destroy(), () => trusted ? 2 ** 24 : STRANGER_BYTES);
     send(socket, { nonce });
   }
 
-  async #answer(request: Request, accept: (accepted: Accepted) => void): Promise<unknown> {
+  async #answer(request: Request, keep: (accepted: Accepted) => Promise<void>): Promise<unknown> {
     const { plane, own, peers } = this.#context;
     switch (request.op) {
       case "link": {
@@ -128,7 +139,7 @@ export class PeerServer {
           });
         }
         const accepted = await plane.accept(request.hello, new Deadline("accepting a reader", {}, LINK_MS));
-        accept(accepted);
+        await keep(accepted);
         return accepted.answer;
       }
       case "table": {
@@ -138,12 +149,15 @@ export class PeerServer {
       case "get": {
         const key = text(request.key);
         const loose = own.loose(key);
-        if (loose !== undefined) return { value: loose.toBase64() };
+        if (loose !== undefined) return { value: loose.value.toBase64(), stamp: loose.stamp };
         const size = own.size(key);
         return size === undefined ? null : { size };
       }
       case "list":
         return own.list(text(request.prefix));
+      case "replaced":
+        own.replaced(text(request.key), text(request.stamp));
+        return null;
       case "delete":
         own.delete(texts(request.keys));
         return null;
@@ -160,10 +174,13 @@ export class PeerServer {
 
   /** Stops listening and ends all connections. */
   async close(): Promise<void> {
-    const ended = [...this.#endings.values()].map((end) => end());
+    const endings = [...this.#endings.values()];
     for (const socket of this.#sockets) socket.destroy();
-    await Promise.all(ended);
-    await new Promise<void>((resolve) => this.#server.close(() => resolve()));
+    await Promise.all(this.#answering); // never rejected
+    await trySteps(
+      () => tryEach(endings, (end) => end()),
+      () => new Promise<void>((resolve) => this.#server.close(() => resolve())),
+    );
   }
 }
 

@@ -7,6 +7,7 @@
  */
 
 import type { TransferStatus } from "../../../ffi/transfer_engine.ts";
+import { tryEach, trySteps } from "../../attempts.ts";
 import type { Deadline } from "../../deadline.ts";
 import { BackendUnavailableError, ClosedError, CorruptionError, TimeoutError } from "../../errors.ts";
 import { chooseTransport } from "../transport.ts";
@@ -65,17 +66,13 @@ class TransferEnginePlane implements Plane {
   async register(address: bigint, bytes: number): Promise<Registration> {
     this.#check();
     await this.#engine.register(address, bytes);
-    let open = true;
+    let closing: Promise<void> | undefined;
     const registration: Registration = {
       address,
       bytes,
       remote: describeMemory({ address, bytes }),
-      close: async () => {
-        if (!open) return;
-        open = false;
-        this.#open.delete(registration);
-        await this.#engine.unregister(address);
-      },
+      close: () =>
+        closing ??= this.#engine.unregister(address).finally(() => this.#open.delete(registration)),
     };
     this.#open.add(registration);
     return registration;
@@ -85,10 +82,11 @@ class TransferEnginePlane implements Plane {
     this.#check();
     return Promise.resolve({
       hello: { engine: this.#engine.name },
-      open: async (answer: Wire) => {
+      open: async (answer: Wire, deadline: Deadline) => {
         const name = textOf(answer, "segment");
         const link = new TransferEngineLink(this.#engine, name, () => this.#open.delete(link));
-        await link.refresh();
+        await link.refresh(deadline);
+        this.#check();
         this.#open.add(link);
         return link;
       },
@@ -106,9 +104,11 @@ class TransferEnginePlane implements Plane {
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
-    // links first: they were added after the memory they read into
-    for (const each of [...this.#open].reverse()) await each.close();
-    this.#release();
+    await trySteps(
+      // links first: they were added after the memory they read into
+      () => tryEach([...this.#open].reverse(), (each) => each.close()),
+      () => this.#release(),
+    );
   }
 
   #check(): void {
@@ -137,8 +137,8 @@ class TransferEngineLink implements Link {
   }
 
   /** Asks the other side what memory it has now. */
-  async refresh(): Promise<void> {
-    const segment = await this.#engine.openSegment(this.#name, true);
+  async refresh(deadline: Deadline): Promise<void> {
+    const segment = await this.#engine.openSegment(this.#name, deadline);
     if (segment === undefined) {
       throw lost(`the Transfer Engine at ${this.#name} does not answer`, "openSegment");
     }
@@ -160,13 +160,13 @@ class TransferEngineLink implements Link {
     if (!this.alive) throw lost("the connection has failed before");
     const key = `${address} ${bytes}`;
     if (!this.#known.has(key)) {
-      await this.refresh();
+      await this.refresh(deadline);
       this.#known.add(key);
     }
     const batches: Batch[] = [];
     let failure: unknown;
     try {
-      for (let at = 0; at < wanted.length; at += BATCH_READS) {
+      for (let at = 0; at < wanted.length && failure === undefined; at += BATCH_READS) {
         deadline.check();
         const requests = wanted.slice(at, at + BATCH_READS).map((piece) => ({
           source: local.address + BigInt(piece.localOffset),
@@ -174,27 +174,31 @@ class TransferEngineLink implements Link {
           targetOffset: address + BigInt(piece.remoteOffset),
           length: piece.bytes,
         }));
-        batches.push(await this.#engine.submit(requests));
+        const submitted = await this.#engine.submit(requests);
+        batches.push(submitted.batch);
+        failure = submitted.failure;
       }
     } catch (error) {
       failure = error;
-      if (!(error instanceof TimeoutError)) this.#failed = true;
     }
     // also after a failure: what has been started writes to our memory until it has ended
-    const ended = this.#ended(batches);
+    const watch = { abandoned: false };
+    const ended = this.#ended(batches, watch);
     const status = await giveUp(ended, deadline, () => this.#closed, () => {
-      this.#failed = true;
+      watch.abandoned = true;
       quarantine(ended);
     });
-    if (failure !== undefined) throw failure;
-    if (status === "COMPLETED") return;
-    this.#failed = true;
-    this.#known.clear();
-    throw lost(`the process at ${this.#name} has ended, or has taken its memory back`, status);
+    if (failure === undefined && status === "COMPLETED") return;
+    // one that ran out of time says nothing about the others
+    if (!(failure instanceof TimeoutError)) this.#failed = true;
+    throw failure ?? lost(`the process at ${this.#name} has ended, or has taken its memory back`, status);
   }
 
   /** Waits for all tasks; gives the first state that is not COMPLETED. */
-  async #ended(batches: readonly Batch[]): Promise<TransferStatus> {
+  async #ended(
+    batches: readonly Batch[],
+    watch: { readonly abandoned: boolean },
+  ): Promise<TransferStatus> {
     const room = statusRoom();
     let worst: TransferStatus = "COMPLETED";
     let polls = 0;
@@ -206,9 +210,8 @@ class TransferEngineLink implements Link {
           task++;
           continue;
         }
-        await (polls++ < EAGER_POLLS
-          ? new Promise((resolve) => setImmediate(resolve))
-          : new Promise((resolve) => setTimeout(resolve, 1)));
+        if (polls++ < EAGER_POLLS) await new Promise((resolve) => setImmediate(resolve));
+        else await pause(watch.abandoned);
       }
       this.#engine.free(batch);
     }
@@ -221,6 +224,14 @@ class TransferEngineLink implements Link {
     this.#onClose();
     if (this.#segment !== undefined) await this.#engine.closeSegment(this.#segment);
   }
+}
+
+/** Waits for the next poll. What nobody waits for any more is looked at now and then, and does not keep the process. */
+function pause(abandoned: boolean): Promise<void> {
+  return new Promise((resolve) => {
+    const timer = setTimeout(resolve, abandoned ? 100 : 1);
+    if (abandoned) (timer as { unref?: () => void }).unref?.();
+  });
 }
 
 /** Waits until all has ended, or the time is up, or the link was closed; then `abandon` is called. */

@@ -5,6 +5,7 @@
  */
 
 import process from "node:process";
+import { tryEach, trySteps } from "../../attempts.ts";
 import type { Deadline } from "../../deadline.ts";
 import { ClosedError } from "../../errors.ts";
 import type { Accepted, Offer, Plane, Registration, Wire } from "./plane.ts";
@@ -73,8 +74,8 @@ class VerbsPlane implements Plane {
       region,
       remote: { ...describeMemory({ address, bytes }), rkey: region.rkey },
       close: async () => {
-        this.#regions.delete(registration);
         await region.close();
+        this.#regions.delete(registration);
       },
     };
     this.#regions.add(registration);
@@ -107,12 +108,13 @@ class VerbsPlane implements Plane {
     const pair = new QueuePair(this.#device, this.#completions, 1, 0);
     this.#pairs.add(pair);
     const close = async (): Promise<void> => {
-      this.#pairs.delete(pair);
       await pair.close();
+      this.#pairs.delete(pair);
     };
     try {
       await pair.connect(other, true);
       deadline.check();
+      this.#check();
     } catch (error) {
       await close();
       throw error;
@@ -125,10 +127,12 @@ class VerbsPlane implements Plane {
   }
 
   async #close(): Promise<void> {
-    for (const pair of [...this.#pairs]) await pair.close();
-    await this.#completions.close();
-    for (const region of [...this.#regions]) await region.close();
-    this.#device.close();
+    await trySteps(
+      () => tryEach([...this.#pairs], (pair) => pair.close()),
+      () => this.#completions.close(),
+      () => tryEach([...this.#regions], (region) => region.close()),
+      () => this.#device.close(),
+    );
   }
 
   #check(): void {

@@ -10,6 +10,7 @@
 import process from "node:process";
 import {
   cstring,
+  EOPNOTSUPP,
   errnoName,
   MAP_SHARED,
   O_CLOEXEC,
@@ -31,6 +32,12 @@ export interface MappedMemory extends Disposable {
   readonly bytes: Uint8Array;
   /** Where another process of this user can open it, as long as this one has it. */
   readonly path: string;
+  /**
+   * Brings all pages in, off the event loop: pinning pages that are not there takes seconds a GiB. `close` has to wait for it.
+   *
+   * @throws CapacityError where there is not so much memory
+   */
+  populate(): Promise<void>;
   close(): void;
 }
 
@@ -79,6 +86,11 @@ class Mapping implements MappedMemory {
     }
     this.#buffer = native.view(this.address, bytes);
     this.bytes = new Uint8Array(this.#buffer);
+  }
+
+  async populate(): Promise<void> {
+    const error = await sys.fallocateAsync(this.#fd, 0, this.#length);
+    if (error < 0 && error !== -EOPNOTSUPP) throw failure(`fallocate of ${this.#length} bytes`, error);
   }
 
   close(): void {

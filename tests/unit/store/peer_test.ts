@@ -1,19 +1,23 @@
 import assert from "node:assert/strict";
 import { writeFileSync } from "node:fs";
-import { connect } from "node:net";
+import { connect, createServer } from "node:net";
 import { join } from "node:path";
 import { after, describe, it } from "node:test";
 import { crc32 } from "node:zlib";
 import {
   BackendUnavailableError,
+  type BatchferryError,
   CapacityError,
+  ClosedError,
   ConfigError,
   CorruptionError,
   DroppedError,
 } from "../../../src/errors.ts";
 import { openPeerStore, type PeerOptions } from "../../../src/store/peer.ts";
+import { newNonce, proof, readSecret } from "../../../src/store/peer/secret.ts";
 import type { ObjectStore } from "../../../src/store/store.ts";
-import { ownRuntimeFolder } from "../../support/mooncake.ts";
+import { receive, send } from "../../../src/store/wire.ts";
+import { freePort, ownRuntimeFolder } from "../../support/mooncake.ts";
 import { temporaryFolder } from "../../support/runtime.ts";
 import { StandInPlane } from "./peer/stand_in.ts";
 import { joined, keysOf, newObjectId, pattern, readAll, sampleBundle, storeSuite } from "./suite.ts";
@@ -232,7 +236,7 @@ describe("a peer store", () => {
     stranger.store.learn!(writer.store.uri, [`${id}/manifest`]);
     await assert.rejects(
       stranger.store.read([{ key: `${id}/meta`, offset: 0, into: new Uint8Array(77) }]),
-      (error: BackendUnavailableError) => error.code === "PEER_LOST",
+      (error: ConfigError) => error.code === "CONFIG" && /another secret/.test(error.message),
     );
     assert.equal(stranger.plane.open.links, 0);
     await stranger.store.close();
@@ -277,6 +281,189 @@ describe("a peer store", () => {
     await store.delete([`${id}/manifest`]);
     await store.writeBundle(other, sampleBundle(other, pattern(7 << 20)));
     await store.close();
+  });
+
+  it("takes a larger bundle where smaller ones were", async () => {
+    // segments of their own for each of these, and none is large enough for what comes then
+    const { store, plane } = await open(`larger-${groups++}`, { memoryBytes: 160 << 20, timeoutMs: 5000 });
+    for (let i = 0; i < 2; i++) {
+      const id = newObjectId();
+      await store.writeBundle(id, sampleBundle(id, new Uint8Array(60 << 20)));
+    }
+    assert.equal(plane.open.registrations, 2);
+    await store.deletePrefix("bundle/");
+    const id = newObjectId();
+    await store.writeBundle(id, sampleBundle(id, new Uint8Array(120 << 20)));
+    assert.equal(await store.size(`${id}/buffer/batch.x`), (120 << 20) + 304);
+    await store.close();
+    assert.equal(plane.open.registrations, 0);
+  });
+
+  it("ends what is under way when it is closed", async () => {
+    const group = `ends-${groups++}`;
+    const [writer, reader] = [await open(group), await open(group)];
+    const id = newObjectId();
+    await writer.store.writeBundle(id, sampleBundle(id, pattern(300_000)));
+    const { promise: begun, resolve } = Promise.withResolvers<void>();
+    reader.plane.beforeRead = () => (resolve(), new Promise((go) => setTimeout(go, 50)));
+    const read = reader.store.read([{ key: `${id}/meta`, offset: 0, into: new Uint8Array(77) }]);
+    const ended = assert.rejects(read, ClosedError);
+    await begun;
+    await reader.store.close();
+    await ended;
+    assert.deepEqual(reader.plane.open, { registrations: 0, links: 0, accepted: 0 });
+
+    const allocating = writer.store.allocate!([100 << 10]);
+    const outcome = allocating.then((lease) => lease.payloads[0]!.byteLength, (error) => error);
+    await writer.store.close();
+    // either it was not to be had any more, or it was taken back
+    const seen = await outcome;
+    assert.ok(seen instanceof ClosedError || seen === 100 << 10, String(seen));
+    if (!(seen instanceof ClosedError)) assert.equal((await allocating).payloads[0]!.byteLength, 0);
+    assert.deepEqual(writer.plane.open, { registrations: 0, links: 0, accepted: 0 });
+  });
+
+  it("keeps memory that is being published from being given back", async () => {
+    const { store } = await open(`publishing-${groups++}`);
+    const [id, other] = [newObjectId(), newObjectId()];
+    const lease = await store.allocate!([1000]);
+    lease.payloads[0]!.fill(7);
+    const rest = sampleBundle(id).slice(-1);
+    const placed = [{ key: `${id}/x`, bytes: 1000 }];
+    const publishing = lease.publish(id, placed, rest);
+    lease.release();
+    await assert.rejects(lease.publish(other, placed, rest), ClosedError);
+    await publishing;
+    // nobody else was given its memory
+    await store.writeBundle(other, sampleBundle(other));
+    assert.ok((await readAll(store, `${id}/x`)).every((byte) => byte === 7));
+    // and one that failed is given back
+    const failing = await store.allocate!([6 << 20]);
+    const failed = failing.publish(id, [{ key: `${id}/x`, bytes: 1 }], rest);
+    failing.release();
+    await assert.rejects(failed);
+    (await store.allocate!([6 << 20])).release();
+    await store.close();
+  });
+
+  it("reads again where its connection failed for another's sake", async () => {
+    const group = `again-${groups++}`;
+    const [writer, reader] = [await open(group), await open(group)];
+    const id = newObjectId();
+    await writer.store.writeBundle(id, sampleBundle(id));
+    let failures = 0;
+    reader.plane.beforeRead = () => {
+      if (failures++ === 0) throw new BackendUnavailableError("PEER_LOST", "the queue pair was in ERR");
+    };
+    assert.deepEqual(await readAll(reader.store, `${id}/meta`), pattern(77, 4));
+    assert.ok(failures > 1);
+    await reader.store.close();
+    await writer.store.close();
+  });
+
+  it("makes one link, however many reads begin at once", async () => {
+    const group = `links-${groups++}`;
+    const [writer, reader] = [await open(group), await open(group)];
+    const ids = Array.from({ length: 8 }, () => newObjectId());
+    for (const id of ids) await writer.store.writeBundle(id, sampleBundle(id));
+    const stop = new AbortController();
+    const reads = ids.map((id, i) =>
+      reader.store.read(
+        [{ key: `${id}/meta`, offset: 0, into: new Uint8Array(77) }],
+        i === 0 ? { signal: stop.signal } : {},
+      )
+    );
+    stop.abort();
+    const [first, ...rest] = await Promise.allSettled(reads);
+    // whose link it was gave up, and nobody else did
+    assert.equal((first as PromiseRejectedResult).reason.code, "ABORTED");
+    assert.deepEqual(rest.map(({ status }) => status), rest.map(() => "fulfilled"));
+    assert.equal(reader.plane.open.links, 1);
+    assert.equal(writer.plane.open.accepted, 1);
+    await reader.store.close();
+    await writer.store.close();
+  });
+
+  it("has the newest of small objects that were put in two places", async () => {
+    const group = `newest-${groups++}`;
+    const [one, two, three] = [await open(group), await open(group), await open(group)];
+    const key = "bundle/p/names/n";
+    for (let round = 0; round < 20; round++) {
+      const values = [pattern(10, round), pattern(10, round + 50)];
+      await Promise.all([one.store.put(key, values[0]!), two.store.put(key, values[1]!)]);
+      const seen = await three.store.get!(key);
+      assert.ok(values.some((value) => Buffer.compare(value, seen!) === 0), `round ${round}`);
+      await two.store.put(key, pattern(10, 99));
+      assert.deepEqual(await one.store.get!(key), pattern(10, 99));
+    }
+    for (const { store } of [three, two, one]) await store.close();
+  });
+
+  it("goes on where a peer is silent, names no address, or comes later", async () => {
+    // listens, and says nothing
+    const silent = createServer(() => {});
+    await new Promise<void>((resolve) => silent.listen(0, "127.0.0.1", resolve));
+    const { port } = silent.address() as { port: number };
+    const group = `silent-${groups++}`;
+    const late = await freePort();
+    const peers = [`127.0.0.1:${port}`, `127.0.0.1:${late}`];
+    const writer = await open(group);
+    const reader = await open(group, { peers, timeoutMs: 2000 });
+    for (const uri of ["stand-in://a:b:c", "stand-in://x:99999", "stand-in://x", "stand-in://%:1/"]) {
+      reader.store.learn!(uri, [`${newObjectId()}/manifest`]);
+    }
+    const id = newObjectId();
+    await writer.store.writeBundle(id, sampleBundle(id));
+    // the first to ask waits for it for a while, the next ones do not
+    assert.deepEqual(await readAll(reader.store, `${id}/meta`), pattern(77, 4));
+    for (let i = 0; i < 5; i++) {
+      await reader.store.put("bundle/p/names/n", pattern(3));
+      assert.ok((await keysOf(reader.store, "bundle/")).includes(`${id}/manifest`));
+    }
+    // what it may have is not said to be gone
+    await assert.rejects(reader.store.delete([`${id}/manifest`]), /did not answer|is silent/);
+    assert.ok(!(await keysOf(writer.store, "bundle/")).includes(`${id}/manifest`));
+    // one of the configuration is asked again and again
+    const other = await open(`elsewhere-${groups++}`, { port: late });
+    await other.store.writeBundle(id, sampleBundle(id));
+    assert.deepEqual(await readAll(reader.store, `${id}/meta`), pattern(77, 4));
+    for (const { store } of [other, reader, writer]) await store.close();
+    silent.close();
+  });
+
+  it("is told nonsense by a peer, and says so", async () => {
+    using folder = temporaryFolder();
+    const secretFile = join(folder.path, "secret");
+    writeFileSync(secretFile, "0123456789abcdef0123456789abcdef", { mode: 0o600 });
+    const secret = readSecret(secretFile);
+    const answers = [{ error: null }, { error: { code: 5 } }, { result: { size: 2 ** 52 } }, { result: 7 }];
+    let next = 0;
+    const liar = createServer((socket) => {
+      const nonce = newNonce();
+      let trusted = false;
+      socket.on("error", () => {});
+      receive<Record<string, unknown>>(socket, (frame) => {
+        if (!trusted) {
+          trusted = true;
+          return send(socket, { proof: proof(secret, "writer", [nonce, frame.nonce as string]) });
+        }
+        send(socket, { id: frame.id, ...answers[next++ % answers.length] });
+      }, () => {});
+      send(socket, { nonce });
+    });
+    await new Promise<void>((resolve) => liar.listen(0, "127.0.0.1", resolve));
+    const { port } = liar.address() as { port: number };
+    const { store } = await open(`liar-${groups++}`, { secretFile, peers: [`127.0.0.1:${port}`] });
+    const id = newObjectId();
+    for (let i = 0; i < answers.length; i++) {
+      store.learn!(`stand-in://127.0.0.1:${port}`, [`${id}/manifest`]);
+      await assert.rejects(
+        store.read([{ key: `${id}/meta`, offset: 0, into: new Uint8Array(77) }]),
+        (error: BatchferryError) => ["CORRUPT", "DROPPED"].includes(error.code),
+      );
+    }
+    await store.close();
+    liar.close();
   });
 
   it("waits at its close for others to drop what it has put, as long as it is told to", async () => {

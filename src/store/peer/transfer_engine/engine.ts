@@ -6,7 +6,7 @@
  */
 
 import { cstring, libc } from "../../../../ffi/libc.ts";
-import { native } from "../../../../ffi/native.ts";
+import { native, withDeadline } from "../../../../ffi/native.ts";
 import {
   encodeReads,
   INVALID_BATCH,
@@ -17,6 +17,7 @@ import {
   type TransferStatus,
   transferStatusName,
 } from "../../../../ffi/transfer_engine.ts";
+import type { Deadline } from "../../../deadline.ts";
 import { BackendUnavailableError, CapacityError, NativeError } from "../../../errors.ts";
 import { holdsRdmaDevice, rdmaPorts, transportUnavailable } from "../../transport.ts";
 
@@ -57,12 +58,18 @@ export async function useEngine(setup: EngineSetup): Promise<{ engine: Engine; r
         if (released) return;
         released = true;
         if (--used.users > 0) return;
-        used.timer = setTimeout(() => {
+        const end = (): void => {
+          // what was given up may never end; an engine that is gone must not be asked about it
+          if (engine.isBusy) return wait();
           engines.delete(key);
           engine.close().catch(() => {});
-        }, LINGER_MS);
-        // a process may end before: then the engine ends with it
-        (used.timer as { unref?: () => void }).unref?.();
+        };
+        const wait = (): void => {
+          used.timer = setTimeout(end, LINGER_MS);
+          // a process may end before: then the engine ends with it
+          (used.timer as { unref?: () => void }).unref?.();
+        };
+        wait();
       },
     };
   } catch (error) {
@@ -77,6 +84,8 @@ export class Engine {
   readonly #handle: bigint;
   /** The name others open this process's memory by. */
   readonly name: string;
+  /** Batches that have been submitted and not freed. */
+  #batches = 0;
 
   private constructor(library: TransferEngineLibrary, handle: bigint, name: string) {
     this.#library = library;
@@ -142,12 +151,22 @@ export class Engine {
     if (code !== 0) throw failed("unregisterLocalMemory", code);
   }
 
-  /** The number of another engine's segment; `fresh` asks it anew what memory it has. Undefined where nobody answers. */
-  async openSegment(name: string, fresh: boolean): Promise<number | undefined> {
+  /** Whether anything has been submitted that has not ended. */
+  get isBusy(): boolean {
+    return this.#batches > 0;
+  }
+
+  /**
+   * The number of another engine's segment; it is asked anew what memory it has. Undefined where nobody answers.
+   *
+   * @throws TimeoutError where nothing is said in time
+   */
+  async openSegment(name: string, deadline: Deadline): Promise<number | undefined> {
     const text = new Texts();
-    const { openSegment, openSegmentNoCache } = this.#library.symbols;
-    const id = await (fresh ? openSegmentNoCache : openSegment)(this.#handle, text.address(name));
-    text.keep();
+    const call = this.#library.symbols.openSegmentNoCache(this.#handle, text.address(name));
+    call.finally(() => text.keep()).catch(() => {});
+    const { signal, timeoutMs } = deadline.options;
+    const id = await withDeadline(call, { what: `opening the segment ${name}`, timeoutMs, signal });
     return id < 0 ? undefined : id;
   }
 
@@ -155,21 +174,28 @@ export class Engine {
     await this.#library.symbols.closeSegment(this.#handle, id);
   }
 
-  /** Starts a batch of READs. @throws BackendUnavailableError PEER_LOST where they cannot be started */
-  async submit(requests: readonly ReadRequest[]): Promise<Batch> {
-    const { allocateBatchID, submitTransfer, freeBatchID } = this.#library.symbols;
+  /**
+   * Starts a batch of READs. Where that fails some of them may be under way all the same, so the batch has to be waited for
+   * and freed either way.
+   */
+  async submit(
+    requests: readonly ReadRequest[],
+  ): Promise<{ readonly batch: Batch; readonly failure?: BackendUnavailableError }> {
+    const { allocateBatchID, submitTransfer } = this.#library.symbols;
     const id = allocateBatchID(this.#handle, BigInt(requests.length));
     if (id === INVALID_BATCH) throw new NativeError("allocateBatchID failed", { actual: requests.length });
+    this.#batches++;
+    const batch = { id, tasks: requests.length };
     const entries = encodeReads(requests);
     const code = await submitTransfer(this.#handle, id, native.addressOf(entries), BigInt(requests.length));
     entries.fill(0); // kept alive until here
-    if (code === 0) return { id, tasks: requests.length };
-    freeBatchID(this.#handle, id);
-    throw new BackendUnavailableError("PEER_LOST", "the READs could not be started", {
+    if (code === 0) return { batch };
+    const failure = new BackendUnavailableError("PEER_LOST", "the READs could not be started", {
       nativeName: "submitTransfer",
       nativeCode: code,
       actual: requests.length,
     });
+    return { batch, failure };
   }
 
   /** The state of one task. */
@@ -182,6 +208,7 @@ export class Engine {
   /** Ends a batch whose tasks have all ended. */
   free(batch: Batch): void {
     this.#library.symbols.freeBatchID(this.#handle, batch.id);
+    this.#batches--;
   }
 
   /** Ends the engine. Its memory must be unregistered, its batches ended. */

@@ -16,8 +16,21 @@ const EAGER_TURNS = 4;
 /** How long one wait in another thread lasts, in milliseconds: closing may have to wait for it. */
 const WAIT_MS = 200;
 
-/** Told of a completion: the lower half of its `wr_id`. */
-export type OnCompletion = (sequence: number, status: number, vendorError: number) => void;
+/** Who is told of completions. */
+export interface CompletionListener {
+  /** One has come: the lower half of its `wr_id`. */
+  completed(sequence: number, status: number, vendorError: number): void;
+  /** There is room in the queue again, for one that was told that there was none. */
+  room(): void;
+  /** Nothing more will be told: the device has failed. */
+  broken(error: unknown): void;
+}
+
+interface Listening {
+  readonly listener: CompletionListener;
+  expected: number;
+  wantsRoom: boolean;
+}
 
 /** See the module. */
 export class Completions {
@@ -32,7 +45,7 @@ export class Completions {
     new ArrayBuffer(POLL_ENTRIES * STRUCTS.ibv_wc.size),
   );
   readonly #view: DataView<ArrayBuffer> = new DataView(this.#entries.buffer);
-  readonly #listeners = new Map<number, OnCompletion>();
+  readonly #listeners = new Map<number, Listening>();
   readonly #pointers: [BigUint64Array<ArrayBuffer>, BigUint64Array<ArrayBuffer>] = [
     new BigUint64Array(new ArrayBuffer(8)),
     new BigUint64Array(new ArrayBuffer(8)),
@@ -62,30 +75,38 @@ export class Completions {
   }
 
   /** A number for the upper half of `wr_id`s, whose completions `listener` is told. */
-  listen(listener: OnCompletion): number {
+  listen(listener: CompletionListener): number {
     const id = this.#nextListener++;
-    this.#listeners.set(id, listener);
+    this.#listeners.set(id, { listener, expected: 0, wantsRoom: false });
     return id;
   }
 
+  /** Ends it; completions that have not come count no more. */
   unlisten(id: number): void {
+    this.#expected -= this.#listeners.get(id)?.expected ?? 0;
     this.#listeners.delete(id);
   }
 
-  /** Completions that have not come yet. */
-  get expected(): number {
-    return this.#expected;
+  /** How many more a listener may expect now; where that is none it is told when there is room. */
+  roomFor(id: number): number {
+    const room = Math.max(0, this.capacity - this.#expected);
+    if (room === 0) this.#listeners.get(id)!.wantsRoom = true;
+    return room;
   }
 
-  /** Tells that so many more will come. */
-  expect(count: number): void {
+  /** Tells that so many more will come for a listener. */
+  expect(id: number, count: number): void {
+    this.#listeners.get(id)!.expected += count;
     this.#expected += count;
-    this.#running ??= this.#run().finally(() => this.#running = undefined);
-  }
-
-  /** Tells that so many will not come, because their queue pair is gone. */
-  forgo(count: number): void {
-    this.#expected -= count;
+    this.#running ??= this.#run()
+      .catch((error) => {
+        this.#expected = 0;
+        for (const listening of [...this.#listeners.values()]) {
+          listening.expected = 0;
+          listening.listener.broken(error);
+        }
+      })
+      .finally(() => this.#running = undefined);
   }
 
   async #run(): Promise<void> {
@@ -118,11 +139,20 @@ export class Completions {
     for (let i = 0; i < count; i++) {
       const at = i * layout.size;
       const sequence = this.#view.getUint32(at, true);
-      const listener = this.#listeners.get(this.#view.getUint32(at + 4, true));
+      const listening = this.#listeners.get(this.#view.getUint32(at + 4, true));
       const status = this.#view.getInt32(at + layout.status[0], true);
       const vendorError = this.#view.getUint32(at + layout.vendor_err[0], true);
+      if (listening === undefined) continue; // of a queue pair that is gone
+      listening.expected--;
       this.#expected--;
-      listener?.(sequence, status, vendorError);
+      listening.listener.completed(sequence, status, vendorError);
+    }
+    if (count > 0) {
+      for (const listening of this.#listeners.values()) {
+        if (!listening.wantsRoom) continue;
+        listening.wantsRoom = false;
+        listening.listener.room();
+      }
     }
     return count > 0;
   }
@@ -139,7 +169,10 @@ export class Completions {
     await this.#running;
     this.#takeEvents();
     const { ibv_destroy_cq, ibv_destroy_comp_channel } = this.#device.library.symbols;
-    check("ibv_destroy_cq", ibv_destroy_cq(this.address));
-    check("ibv_destroy_comp_channel", ibv_destroy_comp_channel(this.#channel));
+    try {
+      check("ibv_destroy_cq", ibv_destroy_cq(this.address));
+    } finally {
+      check("ibv_destroy_comp_channel", ibv_destroy_comp_channel(this.#channel));
+    }
   }
 }

@@ -55,11 +55,6 @@ export interface DeviceLimits {
   readonly ports: number;
 }
 
-/** Something of the device's that has to be given back before it. */
-export interface Child {
-  close(): Promise<void>;
-}
-
 /** See the module. */
 export class Device {
   readonly name: string;
@@ -151,8 +146,11 @@ export class Device {
     if (this.#closed) return;
     this.#closed = true;
     const { ibv_dealloc_pd, ibv_close_device } = this.library.symbols;
-    check("ibv_dealloc_pd", ibv_dealloc_pd(this.protectionDomain));
-    check("ibv_close_device", ibv_close_device(this.context));
+    try {
+      check("ibv_dealloc_pd", ibv_dealloc_pd(this.protectionDomain));
+    } finally {
+      check("ibv_close_device", ibv_close_device(this.context));
+    }
   }
 }
 
@@ -162,7 +160,7 @@ export class MemoryRegion {
   readonly rkey: number;
   readonly #library: IbverbsLibrary;
   readonly #address: bigint;
-  #closed = false;
+  #closing: Promise<void> | undefined;
 
   constructor(library: IbverbsLibrary, address: bigint) {
     this.#library = library;
@@ -171,10 +169,12 @@ export class MemoryRegion {
     this.rkey = peek32(address + BigInt(STRUCTS.ibv_mr.rkey[0]));
   }
 
-  /** Ends the registration; READs of it that are under way fail. */
-  async close(): Promise<void> {
-    if (this.#closed) return;
-    this.#closed = true;
+  /** Ends the registration; READs of it that are under way fail. Idempotent. */
+  close(): Promise<void> {
+    return this.#closing ??= this.#close();
+  }
+
+  async #close(): Promise<void> {
     check("ibv_dereg_mr", await this.#library.symbols.ibv_dereg_mr(this.#address));
   }
 }

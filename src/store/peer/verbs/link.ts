@@ -61,10 +61,20 @@ export class VerbsLink implements Link {
     this.#device = device;
     this.#completions = completions;
     this.#onClose = onClose;
-    this.#listener = completions.listen((sequence, status, vendor) =>
-      this.#completed(sequence, status, vendor)
-    );
-    this.#pair = new QueuePair(device, completions, DEPTH, this.#listener);
+    this.#listener = completions.listen({
+      completed: (sequence, status, vendor) => this.#completed(sequence, status, vendor),
+      room: () => this.#pump(),
+      broken: (error) => {
+        this.#fail(peerGone(`the RDMA device has failed: ${(error as Error).message}`));
+        this.close().catch(() => {}); // no completions come: only without its queue pair nothing writes any more
+      },
+    });
+    try {
+      this.#pair = new QueuePair(device, completions, DEPTH, this.#listener);
+    } catch (error) {
+      completions.unlisten(this.#listener);
+      throw error;
+    }
   }
 
   get endpoint(): Endpoint {
@@ -149,12 +159,12 @@ export class VerbsLink implements Link {
     while (this.alive) {
       const chain: { readonly read: PostedRead; readonly job: Job }[] = [];
       let bytes = 0;
+      const places = Math.min(CHAIN, this.#completions.roomFor(this.#listener));
       for (const job of this.#jobs) {
-        while (job.next < job.reads.length && chain.length < CHAIN && bytes < CHAIN_BYTES) {
+        while (job.next < job.reads.length && chain.length < places && bytes < CHAIN_BYTES) {
           const read = job.reads[job.next]!;
           const room = this.#underWay.size + chain.length;
           const full = room >= this.#pair.depth ||
-            this.#completions.expected + chain.length >= this.#completions.capacity ||
             (room > 0 && this.#bytesUnderWay + bytes + read.bytes > MOST_BYTES_UNDER_WAY);
           if (full) break;
           chain.push({ read, job });
@@ -169,7 +179,7 @@ export class VerbsLink implements Link {
       }
       this.#bytesUnderWay += bytes;
       const { posted, errno } = this.#pair.post(chain.map(({ read }) => read));
-      this.#completions.expect(posted);
+      this.#completions.expect(this.#listener, posted);
       if (errno === 0) continue;
       for (const { read, job } of chain.slice(posted)) {
         this.#underWay.delete(read.sequence);
@@ -227,12 +237,14 @@ export class VerbsLink implements Link {
       clearTimeout(timer);
     }
     // once the pair is gone nothing writes any more, completed or not
-    await this.#pair.close();
-    this.#completions.forgo(this.#underWay.size);
-    this.#completions.unlisten(this.#listener);
-    this.#underWay.clear();
-    for (const job of [...this.#jobs]) this.#end(job);
-    this.#onClose();
+    try {
+      await this.#pair.close();
+    } finally {
+      this.#completions.unlisten(this.#listener);
+      this.#underWay.clear();
+      for (const job of [...this.#jobs]) this.#end(job);
+      this.#onClose();
+    }
   }
 }
 

@@ -97,7 +97,9 @@ export class QueuePair {
   readonly #requestsAddress: bigint;
   readonly #bad: BigUint64Array<ArrayBuffer> = new BigUint64Array(new ArrayBuffer(8));
   #state: number = QP_STATE.RESET;
-  #closed = false;
+  /** Changes of state and the end come one after the other: they are made in other threads. */
+  #last: Promise<unknown> = Promise.resolve();
+  #closing: Promise<void> | undefined;
 
   /** @param listener the upper half of the `wr_id`s of its READs */
   constructor(device: Device, completions: Completions, depth: number, listener: number) {
@@ -195,7 +197,7 @@ export class QueuePair {
 
   /** What is under way ends with an error, soon. Idempotent. */
   async fail(): Promise<void> {
-    if (this.#closed || this.#state === QP_STATE.ERR || this.#state === QP_STATE.RESET) return;
+    if (this.#closing !== undefined || this.#state === QP_STATE.ERR) return;
     const attr = attributes((view) => view.setInt32(STRUCTS.ibv_qp_attr.qp_state[0], QP_STATE.ERR, true));
     await this.#modify(QP_STATE.ERR, attr, ["STATE"]);
   }
@@ -237,19 +239,35 @@ export class QueuePair {
     return { posted: Number.isInteger(posted) && posted >= 0 && posted < count ? posted : 0, errno };
   }
 
-  /** Gives it back; its completions are lost. */
-  async close(): Promise<void> {
-    if (this.#closed) return;
-    this.#closed = true;
-    const code = await this.#device.library.symbols.ibv_destroy_qp(this.#address);
-    if (code !== 0) throw failed("ibv_destroy_qp", code);
+  /** Gives it back, once it changes its state no more; its completions are lost. Idempotent. */
+  close(): Promise<void> {
+    return this.#closing ??= this.#inTurn(async () => {
+      const code = await this.#device.library.symbols.ibv_destroy_qp(this.#address);
+      if (code !== 0) throw failed("ibv_destroy_qp", code);
+    });
   }
 
-  async #modify(
+  #inTurn<T>(change: () => Promise<T>): Promise<T> {
+    const made = this.#last.then(change);
+    this.#last = made.catch(() => {});
+    return made;
+  }
+
+  #modify(
     state: number,
     attr: Uint8Array<ArrayBuffer>,
     names: readonly (keyof typeof QP_ATTR)[],
   ): Promise<void> {
+    return this.#inTurn(() => this.#modifyNow(state, attr, names));
+  }
+
+  async #modifyNow(
+    state: number,
+    attr: Uint8Array<ArrayBuffer>,
+    names: readonly (keyof typeof QP_ATTR)[],
+  ): Promise<void> {
+    if (this.#closing !== undefined) throw peerGone("the RDMA connection was closed");
+    if (state === QP_STATE.ERR && (this.#state === QP_STATE.ERR || this.#state === QP_STATE.RESET)) return;
     const mask = names.reduce((bits, name) => bits | QP_ATTR[name], 0);
     const code = await this.#device.library.symbols.ibv_modify_qp(
       this.#address,

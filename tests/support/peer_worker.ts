@@ -1,0 +1,74 @@
+/**
+ * A worker process of the peer stores' tests: does what each line of its input says, and answers with a line.
+ *
+ * @module
+ */
+
+import process from "node:process";
+import { createInterface } from "node:readline";
+import {
+  BatchferryError,
+  type ColumnRemoteBatch,
+  openTransfer,
+  tensor,
+  type TransferBackend,
+  type TransferConfig,
+} from "../../mod.ts";
+import { rowsOf, WIDTH } from "./peer_rows.ts";
+
+interface Order {
+  readonly op: "open" | "put" | "replace" | "read" | "forever" | "close";
+  readonly config?: TransferConfig;
+  readonly handle?: object;
+  readonly seed?: number;
+  readonly rows?: number;
+}
+
+let transfer: TransferBackend | undefined;
+let current: ColumnRemoteBatch | undefined;
+
+async function put(seed: number, rows: number): Promise<object> {
+  current = await transfer!.put("p", null, { x: tensor("int32", [rows, WIDTH], rowsOf(seed, rows)) }, rows);
+  return current.toHandle();
+}
+
+async function obey({ op, config, handle, seed = 0, rows = 64 }: Order): Promise<unknown> {
+  switch (op) {
+    case "open":
+      transfer = await openTransfer(config);
+      return process.pid;
+    case "put":
+      return await put(seed, rows);
+    case "replace":
+      // the next one takes the memory of the one before
+      await current!.drop();
+      return await put(seed, rows);
+    case "read": {
+      const data = (await transfer!.importHandle(handle!).materialize()).tensor("x").data as Int32Array;
+      const expected = rowsOf(seed, rows);
+      return data.length === expected.length && data.every((value, i) => value === expected[i]);
+    }
+    case "forever": {
+      const batch = transfer!.importHandle(handle!);
+      await batch.materialize();
+      void (async () => {
+        for (;;) await batch.materialize();
+      })();
+      return true;
+    }
+    case "close":
+      await transfer!.close();
+      return true;
+  }
+}
+
+for await (const line of createInterface({ input: process.stdin })) {
+  let answer: Record<string, unknown>;
+  try {
+    answer = { result: await obey(JSON.parse(line) as Order) };
+  } catch (error) {
+    answer = { code: error instanceof BatchferryError ? error.code : "INTERNAL", message: String(error) };
+  }
+  console.log(JSON.stringify(answer));
+}
+process.exit(0);
