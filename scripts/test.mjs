@@ -143,20 +143,24 @@ async function testRdma(files) {
     return;
   }
   // in the guest nothing can be downloaded or installed
-  run("python3", ["tests/support/set_up_python.py", ".cache/python", "scripts/python/requirements.txt"]);
+  const set = spawnSync("deno", ["run", "-A", "--no-check", "--quiet", "tests/support/set_up_mooncake.ts"], {
+    encoding: "utf8",
+    env: environment,
+    stdio: ["ignore", "pipe", "inherit"],
+  });
   run("deno", ["cache", "--quiet", "--no-check", ...files, "src/transfer/agent/main.ts"], {
     env: { ...environment, DENO_DIR: join(root, ".cache", "lab-deno") },
   });
   // a guest for each runtime, at the same time: each has devices of its own, and leaves half of the machine idle
-  await Promise.all(RUNTIMES.map((runtime) => testInLab(runtime, files)));
+  await Promise.all(RUNTIMES.map((runtime) => testInLab(runtime, files, set.stdout.trim())));
 }
 
-/** Runs test files under one runtime in a guest of their own. */
-async function testInLab(runtime, files) {
+/** Runs test files under one runtime in a guest of their own. `mooncake` says what has been set up for them. */
+async function testInLab(runtime, files, mooncake) {
   const report = { status: undefined, lines: [] };
   const script = [
     "export DENO_NO_PACKAGE_JSON=1",
-    `export CI=${environment.CI ?? ""} BATCHFERRY_TEST_LEVEL=${level}`,
+    `export CI=${environment.CI ?? ""} BATCHFERRY_TEST_LEVEL=${level} BATCHFERRY_TEST_MOONCAKE='${mooncake}'`,
     "ibv_devinfo | grep -E 'hca_id|state|active_mtu'",
     "cp -r .cache/lab-deno /run/deno",
     testCommand(runtime, files, "/run/report.xml").join(" "),

@@ -31,8 +31,8 @@ import { mtuOf, sentPackets, skip } from "./device.ts";
 
 const PUTS = 10;
 const ROWS = 16;
-/** Elements of each ragged row on average: 2 MiB of int64 in a batch. */
-const ELEMENTS = 2 ** 14;
+/** Elements of each ragged row on average: 4 MiB of int64 in a batch. */
+const ELEMENTS = 2 ** 15;
 /** The lab's processor is emulated. */
 const LIMIT_MS = 240_000;
 

@@ -26,9 +26,13 @@ export type Mooncake =
 
 let mooncake: Promise<Mooncake> | undefined;
 
+/** Where what has been set up is told to the processes that a test starts, and to those in the lab: looking takes seconds there. */
+const TOLD = "BATCHFERRY_TEST_MOONCAKE";
+
 /** Installs Mooncake's C library, its master and its Python class into `.cache`, unless they are there. */
 export function setUpMooncake(): Promise<Mooncake> {
-  return mooncake ??= setUp();
+  const told = process.env[TOLD];
+  return mooncake ??= told === undefined ? setUp() : Promise.resolve(JSON.parse(told) as Mooncake);
 }
 
 async function setUp(): Promise<Mooncake> {
@@ -37,13 +41,15 @@ async function setUp(): Promise<Mooncake> {
   const { status, stdout, stderr } = await runCommand(["node", join(ROOT, "scripts", "native.mjs")]);
   if (status !== 0) return { skip: `no native libraries: ${stderr.trim().split("\n").at(-1)}` };
   const { store, transferEngine } = JSON.parse(stdout) as { store: string; transferEngine: string };
-  return {
+  const found: Mooncake = {
     skip: false,
     python: python.executable,
     master: join(dirname(python.executable), "mooncake_master"),
     library: store,
     transferEngine,
   };
+  process.env[TOLD] = JSON.stringify(found);
+  return found;
 }
 
 /** A process that ends when this one does: a shell holds the other end of its standard input. */

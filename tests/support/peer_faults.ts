@@ -199,7 +199,7 @@ export function peerFaults(options: PeerFaults): void {
         const startedMs = performance.now();
         await read(batch); // opens the link
         const tookMs = performance.now() - startedMs;
-        for (let round = 1; round <= scaled(600); round++) {
+        for (let round = 1; round <= scaled(480); round++) {
           batch = await put(reader, writer, 100 + round, rows, "replace");
           const reading = read(batch).then((data) => {
             assert.ok(isBatch(data, 100 + round, rows), `round ${round}: wrong bytes`);
