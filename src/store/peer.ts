@@ -10,7 +10,7 @@
 
 import { trySteps } from "../attempts.ts";
 import { Deadline } from "../deadline.ts";
-import { BackendUnavailableError, ClosedError, CorruptionError, TimeoutError } from "../errors.ts";
+import { ClosedError, CorruptionError, TimeoutError } from "../errors.ts";
 import { checkKey, checkPrefix, checkSizes, droppedError, groupByObject } from "./checks.ts";
 import { PeerMemory } from "./peer/memory.ts";
 import { OwnObjects } from "./peer/own.ts";
