@@ -162,7 +162,7 @@ async function testInLab(runtime, files, mooncake) {
     "export DENO_NO_PACKAGE_JSON=1",
     `export CI=${environment.CI ?? ""} BATCHFERRY_TEST_LEVEL=${level} BATCHFERRY_TEST_MOONCAKE='${mooncake}'`,
     "ibv_devinfo | grep -E 'hca_id|state|active_mtu'",
-    "cp -r .cache/lab-deno /run/deno",
+    runtime === "deno" ? "cp -r .cache/lab-deno /run/deno" : "",
     testCommand(runtime, files, "/run/report.xml").join(" "),
     'echo "LAB-STATUS $?"',
     "sed 's/^/LAB-REPORT /' /run/report.xml",

@@ -13,8 +13,8 @@ import { LEVEL } from "../support/runtime.ts";
 import { resources, skip } from "./device.ts";
 
 /** Few rows, in small pieces: the lab's processor is emulated. */
-const small = { globalSegmentSize: "4mb", localBufferSize: "128kb" } as const;
-const rows = 256;
+const small = { globalSegmentSize: "4mb", localBufferSize: "64kb" } as const;
+const rows = 128;
 
 const verbs = (side: "reader" | "writer") =>
   ({ backend: "verbs", deviceName: deviceOf(side), ...small }) as const;

@@ -10,7 +10,7 @@
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import process from "node:process";
-import { describe, it } from "node:test";
+import { after, before, describe, it } from "node:test";
 import { Batch, type Column, openTransfer, ragged, strings, tensor, type TransferConfig } from "../../mod.ts";
 import { Deadline } from "../../src/deadline.ts";
 import { MasterPages } from "../../src/store/mooncake/master.ts";
@@ -59,15 +59,55 @@ function fields(put: number): Record<string, Column> {
 /** The bytes of one batch that a consumer of all its fields must fetch. */
 const BYTES = ROWS * (256 * 4 + (ELEMENTS - 50) * 8);
 
+/** What both client scopes are tested over: starting it takes longer than the tests. */
+interface Cluster {
+  readonly config: TransferConfig;
+  /** The master that was started; undefined where the caller's is used. */
+  readonly master: Master | undefined;
+  readonly prefix: string;
+  /** Mooncake's own class. */
+  readonly python: PythonServer;
+}
+
 describe("Mooncake Store over RDMA", () => {
+  let cluster: Cluster;
+  const ending = new AsyncDisposableStack();
+  before(async () => {
+    if (skip === false) cluster = await startCluster(ending);
+  });
+  after(() => ending.disposeAsync());
+
   for (const clientScope of ["process", "node"] as const) {
     it(
       `moves ten batches through the device, client scope ${clientScope}`,
       { skip },
-      () => roundTrip(clientScope),
+      () => roundTrip(cluster, clientScope),
     );
   }
 });
+
+async function startCluster(ending: AsyncDisposableStack): Promise<Cluster> {
+  ending.use(ownRuntimeFolder());
+  const found = await setUpMooncake();
+  if (found.skip !== false) throw new Error(found.skip);
+  const own = process.env.MOONCAKE_MASTER;
+  const master = own === undefined ? ending.use(await startMaster({ clientTtlSeconds: 60 })) : undefined;
+  const libraryPath = process.env.MOONCAKE_STORE_LIBRARY ?? found.library;
+  const config: TransferConfig = master === undefined
+    ? { backend: "mooncake", masterServerAddr: own!, libraryPath }
+    : await mooncakeConfig(master);
+  const address = master?.address ?? own!;
+  const pages = new MasterPages(address, master?.metricsAddress);
+  const segments = () => pages.segments(AbortSignal.timeout(20_000));
+  // whoever gave the caller's cluster its memory stays; ours would take other people's objects along when it goes
+  if ((await segments()).length === 0) {
+    ending.use(await startProvider({ address, segments }, 64 * 2 ** 20, LIMIT_MS));
+  }
+  const prefix = `batchferry-rdma-${process.pid}`;
+  const python = ending.use(PythonServer.start(found.python, SERVER));
+  await python.call("open", { directory: null, prefix, master: address });
+  return { config, master, prefix, python };
+}
 
 function assertIs(batch: Batch, put: number): void {
   const { tokens: _, ...wanted } = fields(put);
@@ -88,16 +128,7 @@ function bytesOf({ buffer, byteOffset, byteLength }: ArrayBufferView): Uint8Arra
 }
 
 /** Mooncake's own class reads a batch, over RDMA as well. */
-async function assertPythonReads(
-  address: string,
-  prefix: string,
-  handle: unknown,
-  put: number,
-): Promise<void> {
-  const found = await setUpMooncake();
-  if (found.skip !== false) throw new Error(found.skip);
-  await using python = PythonServer.start(found.python, SERVER);
-  await python.call("open", { directory: null, prefix, master: address });
+async function assertPythonReads(python: PythonServer, handle: unknown, put: number): Promise<void> {
   const before = sentPackets();
   const { columns } = await python.call<{ columns: Record<string, Values> }>("get", { handle });
   assert.ok(
@@ -111,30 +142,10 @@ async function assertPythonReads(
   );
 }
 
-async function cluster(): Promise<{ master?: Master; config: TransferConfig }> {
-  const own = process.env.MOONCAKE_MASTER;
-  if (own === undefined) {
-    const master = await startMaster({ clientTtlSeconds: 60 });
-    return { master, config: await mooncakeConfig(master) };
-  }
-  const found = await setUpMooncake();
-  if (found.skip !== false) throw new Error(found.skip);
-  const libraryPath = process.env.MOONCAKE_STORE_LIBRARY ?? found.library;
-  return { config: { backend: "mooncake", masterServerAddr: own, libraryPath } };
-}
-
-async function roundTrip(clientScope: "process" | "node"): Promise<void> {
-  using _runtime = ownRuntimeFolder();
-  const { master, config } = await cluster();
-  await using _master = master;
-  const address = master?.address ?? process.env.MOONCAKE_MASTER!;
-  const pages = new MasterPages(address, master?.metricsAddress);
-  const segments = () => pages.segments(AbortSignal.timeout(20_000));
-  // whoever gave the caller's cluster its memory stays; ours would take other people's objects along when it goes
-  await using _provider = (await segments()).length > 0
-    ? undefined
-    : await startProvider({ address, segments }, 64 * 2 ** 20, LIMIT_MS);
-  const prefix = `batchferry-rdma-${process.pid}`;
+async function roundTrip(
+  { config, master, prefix, python }: Cluster,
+  clientScope: "process" | "node",
+): Promise<void> {
   const settings: TransferConfig = {
     ...config,
     clientScope,
@@ -170,7 +181,7 @@ async function roundTrip(clientScope: "process" | "node"): Promise<void> {
       console.log(`${clientScope}: ${PUTS} reads sent ${sent} packets (at least ${least})`);
       assert.ok(sent >= least, `${sent} packets were sent, not ${least}`);
 
-      await assertPythonReads(address, prefix, JSON.parse(handles[3]!), 3);
+      await assertPythonReads(python, JSON.parse(handles[3]!), 3);
       for (const handle of handles) await consumer.importHandle(handle).drop();
       assert.deepEqual(await consumer.list(partition), []);
       // results are the caller's own: what has been dropped does not change them

@@ -243,7 +243,7 @@ export function planeSuite(kind: PlaneKind, { skip, largeBytes, answersWhileStop
       const link = await connectTo(reader.plane, worker);
       const pieces = [{ localOffset: 0, remoteOffset: 0, bytes: largeBytes }];
       const read = (over: Link, of: Wire) =>
-        over.read(reader.registration, of, pieces, deadline(15_000), () => {});
+        over.read(reader.registration, of, pieces, deadline(8000), () => {});
       await read(link, remote);
       assert.equal(Buffer.compare(reader.memory.bytes, expected), 0);
       if (answersWhileStopped) {
