@@ -21,23 +21,12 @@ import {
   startMaster,
   startProvider,
 } from "../support/mooncake.ts";
+import { bare, blocks, textOf } from "../support/pages.ts";
 import { runPython } from "../support/python.ts";
 import { command, ROOT, runCommand, runScript, RUNTIME } from "../support/runtime.ts";
 
 const PAGES = ["docs/en/mooncake.md", "docs/zh/mooncake.md"];
 const found = await setUpMooncake();
-
-function blocks(page: string, language: string): string[] {
-  const text = readFileSync(join(ROOT, page), "utf8");
-  return [...text.matchAll(new RegExp(`^ *\`\`\`${language}\\n([\\s\\S]*?)^ *\`\`\`$`, "gm"))].map((match) =>
-    match[1] ?? ""
-  );
-}
-
-/** Code without its comments, which are in the page's language. */
-function bare(code: string): string {
-  return code.replace(/ *\/\/ .*$/gm, "").replace(/ +#.*$/gm, "");
-}
 
 /** The YAML of the pages: nested mappings of plain scalars. */
 function parseYaml(text: string): Record<string, unknown> {
@@ -64,7 +53,7 @@ describe("the Mooncake pages", () => {
 
   it("name every error code and every codec that there is", () => {
     for (const page of PAGES) {
-      const text = readFileSync(join(ROOT, page), "utf8");
+      const text = textOf(page);
       const codes = [
         "LIBRARY_MISSING",
         "VERSION_MISMATCH",

@@ -5,28 +5,15 @@
  */
 
 import assert from "node:assert/strict";
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
 import { describe, it } from "node:test";
 import { pathToFileURL } from "node:url";
+import { bare, blocks } from "../support/pages.ts";
 import { ROOT, runScript, RUNTIME, temporaryFolder } from "../support/runtime.ts";
 
 const PAGES = ["README.md", "README.zh.md"];
-
-/** The blocks of a page in one language. */
-function blocks(page: string, language: string): string[] {
-  const text = readFileSync(join(ROOT, page), "utf8");
-  return [...text.matchAll(new RegExp(`^\`\`\`${language}\\n([\\s\\S]*?)^\`\`\`$`, "gm"))].map((match) =>
-    match[1] ?? ""
-  );
-}
-
-/** Code without its comments, which are in the page's language. */
-function bare(code: string): string {
-  return code.replace(/ *\/\/ .*$/gm, "").replace(/\/\* .*? \*\//g, "/* */").replace(/ +#.*$/gm, "")
-    .replace(/^\n/gm, "");
-}
 
 const PRELUDE = `import { concat, openTransfer, ragged, scalars, strings, tensor } from "MOD";\n`;
 
