@@ -60,12 +60,13 @@ const DRIVER = {
   sha256: "36b96d4b10d3a51573f56cae5a4ac9bcf206c1f2613bba7063793ab3da47305f",
 };
 
-/** Debian packages whose libraries the dynamic loader must find, by one library of each. */
+/** Debian packages by one library of each, which the dynamic loader must find, or by a file. */
 const SYSTEM = [
   ["libibverbs.so.1", "libibverbs1"],
   ["libmlx5.so.1", "ibverbs-providers"],
   ["libnuma.so.1", "libnuma1"],
   ["libcurl.so.4", "libcurl4"],
+  ["/usr/include/infiniband/verbs.h", "libibverbs-dev"], // what the declared layouts are checked against
 ];
 
 const enginePackages = join(folder, "engine");
@@ -74,7 +75,7 @@ const libraries = {
   transferEngine: join(enginePackages, "mooncake", "libtransfer_engine.so"),
 };
 const marker = join(folder, "installed.json");
-const pins = JSON.stringify({ WHEELS, ENGINE_WHEEL, NPU_DRIVER, DRIVER }, null, 2);
+const pins = JSON.stringify({ WHEELS, ENGINE_WHEEL, NPU_DRIVER, DRIVER, SYSTEM }, null, 2);
 
 /** Runs a command; throws with what it said where it fails. */
 function run(command, args, options = {}) {
@@ -121,7 +122,8 @@ function installSystem() {
   const known = run("ldconfig", ["-p"], {
     env: { ...process.env, PATH: `${process.env.PATH}:/sbin:/usr/sbin` },
   });
-  const missing = SYSTEM.filter(([library]) => !known.includes(library)).map(([, name]) => name);
+  const isThere = (file) => file.startsWith("/") ? existsSync(file) : known.includes(file);
+  const missing = SYSTEM.filter(([file]) => !isThere(file)).map(([, name]) => name);
   if (missing.length === 0) return;
   if (process.getuid?.() !== 0) throw new Error(`install these Debian packages: ${missing.join(" ")}`);
   run("apt-get", ["update", "-qq"]);

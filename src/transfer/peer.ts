@@ -11,9 +11,9 @@ import type { ObjectStore } from "../store/store.ts";
 import type { ResolvedConfig } from "./config.ts";
 
 /** Memory for this process's bundles where nothing is configured; it is registered as it is needed. */
-const SEGMENT_BYTES = 2 ** 30;
+export const PEER_SEGMENT_BYTES: number = 2 ** 30;
 /** Memory that READs land in where nothing is configured. */
-const LANDING_BYTES = 32 * 2 ** 20;
+export const PEER_LANDING_BYTES: number = 32 * 2 ** 20;
 
 /** Opens the store of the backend `transfer-engine` or `verbs`. */
 export async function openPeer(config: ResolvedConfig): Promise<ObjectStore> {
@@ -26,8 +26,8 @@ export async function openPeer(config: ResolvedConfig): Promise<ObjectStore> {
     secretFile: config.secretFile,
     peers: config.peers,
     group: config.keyPrefix,
-    memoryBytes: config.globalSegmentSize ?? SEGMENT_BYTES,
-    landingBytes: config.localBufferSize ?? LANDING_BYTES,
+    memoryBytes: config.globalSegmentSize ?? PEER_SEGMENT_BYTES,
+    landingBytes: config.localBufferSize ?? PEER_LANDING_BYTES,
     verify: config.verify !== "off",
     timeoutMs: config.timeoutMs,
     lingerMs: config.lingerMs,

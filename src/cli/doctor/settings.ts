@@ -10,13 +10,11 @@ import { LOOPBACK, splitAddress } from "../../store/addresses.ts";
 import type { ClientSetup } from "../../store/mooncake/client.ts";
 import { type Environment, resolveConfig, type ResolvedConfig } from "../../transfer/config.ts";
 import { clientSetup } from "../../transfer/mooncake.ts";
+import { PEER_LANDING_BYTES, PEER_SEGMENT_BYTES } from "../../transfer/peer.ts";
 import type { Check, State } from "./check.ts";
 
 /** The configuration file that is read where nothing names another. */
 const CONFIG_FILE = "batchferry.json";
-/** What a peer backend registers where nothing is configured: memory for bundles, and memory that READs land in. */
-const PEER_SEGMENT_BYTES = 2 ** 30;
-const PEER_LANDING_BYTES = 32 * 2 ** 20;
 
 /** What is given on the command line. */
 export interface Asked {
