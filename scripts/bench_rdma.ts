@@ -16,7 +16,7 @@ import process from "node:process";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { openTransfer, tensor, type TransferConfig } from "../mod.ts";
+import { type Batch, type ColumnRemoteBatch, openTransfer, tensor, type TransferConfig } from "../mod.ts";
 import { Deadline } from "../src/deadline.ts";
 import type { Plane, Wire } from "../src/store/peer/plane.ts";
 import { openVerbsPlane } from "../src/store/peer/verbs.ts";
@@ -61,7 +61,7 @@ async function perftest(depth: number): Promise<number> {
     "-F",
   ];
   const run = (device: string, ...more: string[]) => {
-    const child = spawn("ib_read_bw", ["-d", device, ...flags, "--report_gbits", ...more], {
+    const child = spawn("ib_read_bw", ["-d", device, ...flags, ...more], {
       stdio: ["ignore", "pipe", "ignore"],
     });
     let said = "";
@@ -74,7 +74,7 @@ async function perftest(depth: number): Promise<number> {
   await server;
   const [, average] = /^ *1048576 +\d+ +[\d.]+ +([\d.]+)/m.exec(said) ?? [];
   if (average === undefined) throw new Error(`ib_read_bw said: ${said}`);
-  return Number(average);
+  return Number(average) * MIB * 8 / 1e9; // it says MiB/s, which has more digits than its Gb/s
 }
 
 /** Another process that answers lines of JSON with lines of JSON. */
@@ -135,7 +135,9 @@ async function planeWriter(): Promise<void> {
   await plane.close();
 }
 
-function storeConfig(backend: "verbs" | "transfer-engine", side: "reader" | "writer"): TransferConfig {
+type Backend = "verbs" | "transfer-engine";
+
+function storeConfig(backend: Backend, side: "reader" | "writer"): TransferConfig {
   return {
     backend,
     localHostname: process.env.MOONCAKE_LOCAL_HOSTNAME ?? "127.0.0.1",
@@ -148,7 +150,7 @@ function storeConfig(backend: "verbs" | "transfer-engine", side: "reader" | "wri
   };
 }
 
-async function storeWriter(backend: "verbs" | "transfer-engine"): Promise<void> {
+async function storeWriter(backend: Backend): Promise<void> {
   await using transfer = await openTransfer(storeConfig(backend, "writer"));
   await answer(async () => {
     const rows = Number(values["batch-mib"]) * 256;
@@ -192,24 +194,47 @@ async function planeReads(): Promise<void> {
   memory.close();
 }
 
-async function storeReads(backend: "verbs" | "transfer-engine"): Promise<number> {
-  await using writer = new Role(backend);
+/** Reads whole batches, one for each question; answers with Gb/s. */
+async function storeReader(backend: Backend): Promise<void> {
   await using transfer = await openTransfer(storeConfig(backend, "reader"));
-  const handle = await writer.ask({}) as object;
-  const batch = transfer.importHandle(handle);
-  const into = await batch.materialize();
-  const bytes = into.tensor("x").bytes.byteLength;
+  let batch: ColumnRemoteBatch | undefined;
+  let into: Batch | undefined;
+  await answer(async ({ handle }) => {
+    if (handle !== undefined) {
+      batch = transfer.importHandle(handle as object);
+      into = await batch.materialize();
+      return true;
+    }
+    const startedMs = performance.now();
+    into = await batch!.materialize(undefined, { into: into! });
+    return into.tensor("x").bytes.byteLength * 8 / 1e6 / (performance.now() - startedMs);
+  });
+  await batch?.drop();
+}
+
+/** The stores in turn, each in processes of its own. */
+async function storeReads(backends: readonly Backend[]): Promise<void> {
+  await using stack = new AsyncDisposableStack();
+  const readers = [];
+  for (const backend of backends) {
+    const writer = stack.use(new Role(`${backend} writer`));
+    const handle = await writer.ask({});
+    const reader = stack.use(new Role(`${backend} reader`));
+    await reader.ask({ handle });
+    readers.push({ backend, reader, ours: [] as number[] });
+  }
   const theirs: number[] = [];
-  const ours: number[] = [];
   for (let round = 0; round < ROUNDS; round++) {
     theirs.push(await perftest(16));
-    const startedMs = performance.now();
-    await batch.materialize(undefined, { into });
-    ours.push(bytes * 8 / 1e6 / (performance.now() - startedMs));
+    for (const { reader, ours } of readers) ours.push(await reader.ask({}) as number);
   }
-  report(`${backend} store, ${bytes / MIB} MiB`, ours, theirs);
-  await batch.drop();
-  return median(ours);
+  for (const { backend, ours } of readers) {
+    report(`${backend} store, ${values["batch-mib"]} MiB`, ours, theirs);
+  }
+  const [verbs, engine] = readers;
+  if (verbs === undefined || engine === undefined) return;
+  const ratio = median(engine.ours) / median(verbs.ours);
+  console.log(`the Transfer Engine's store at ${ratio.toFixed(2)} of the verbs store`);
 }
 
 function report(what: string, ours: readonly number[], theirs: readonly number[]): void {
@@ -221,17 +246,15 @@ function report(what: string, ours: readonly number[], theirs: readonly number[]
   );
 }
 
-if (values.role === "plane") await planeWriter();
-else if (values.role !== undefined) await storeWriter(values.role as "verbs" | "transfer-engine");
+const [role, side] = (values.role ?? "").split(" ") as [string, string?];
+if (role === "plane") await planeWriter();
+else if (side === "writer") await storeWriter(role as Backend);
+else if (side === "reader") await storeReader(role as Backend);
 else {
   const folder = mkdtempSync(join(tmpdir(), "batchferry-bench-"));
   process.env.BATCHFERRY_RUNTIME_DIR = folder;
   console.log(`${"Deno" in globalThis ? "Deno" : "Bun"}, ${values.reader} reads ${values.writer}`);
   await planeReads();
-  const verbs = await storeReads("verbs");
-  if (values["transfer-engine"] !== undefined) {
-    const engine = await storeReads("transfer-engine");
-    console.log(`the Transfer Engine's store at ${(engine / verbs).toFixed(2)} of the verbs store`);
-  }
+  await storeReads(values["transfer-engine"] === undefined ? ["verbs"] : ["verbs", "transfer-engine"]);
   rmSync(folder, { recursive: true });
 }

@@ -5,11 +5,11 @@
  * @module
  */
 
-import { crc32 } from "node:zlib";
 import { tryEach } from "../../attempts.ts";
 import type { Deadline } from "../../deadline.ts";
 import { ClosedError, CorruptionError, DroppedError } from "../../errors.ts";
 import { checkRange, droppedError } from "../checks.ts";
+import { copyWithCrc } from "../checksum.ts";
 import { type MappedMemory, newMemory } from "../registered/memory.ts";
 import { StagingPool, type StagingSlot } from "../registered/staging.ts";
 import type { ReadRange } from "../store.ts";
@@ -17,8 +17,9 @@ import { type BundleTable, GUARD_BYTES, GUARD_MAGIC } from "./messages.ts";
 import type { Link, Plane, ReadPiece, Registration } from "./plane.ts";
 import type { RemotePeer } from "./remote.ts";
 
-/** The bytes of one READ batch; two are under way at a time. */
-const WINDOW_BYTES = 8 * 2 ** 20;
+/** The bytes of one READ batch, and how many are under way at a time: while they come, the one before is copied and checked. */
+const WINDOW_BYTES = 4 * 2 ** 20;
+const WINDOWS = 4;
 /** The most pieces of one batch. */
 const WINDOW_PIECES = 1024;
 /** Fewer bytes between two ranges are read along: a piece of its own costs more. */
@@ -65,13 +66,13 @@ export class Landing {
 
   constructor(plane: Plane, bytes: number) {
     this.#plane = plane;
-    this.#bytes = Math.ceil(Math.max(bytes, 2 * 4096) / 4096) * 4096;
+    this.#bytes = Math.ceil(Math.max(bytes, WINDOWS * 4096) / 4096) * 4096;
     this.pool = new StagingPool(this.#bytes);
   }
 
   /** The most bytes of one window. */
   get windowBytes(): number {
-    return Math.min(WINDOW_BYTES, Math.floor(this.#bytes / 2 / 4096) * 4096);
+    return Math.min(WINDOW_BYTES, Math.floor(this.#bytes / WINDOWS / 4096) * 4096);
   }
 
   open(): Promise<{ memory: MappedMemory; registration: Registration }> {
@@ -105,12 +106,19 @@ export class Landing {
   }
 }
 
+/** The checksum of an object that is read whole, as its parts arrive in order. */
+interface Check {
+  readonly range: ReadRange;
+  crc: number;
+}
+
 /** A part of a range, no longer than a window. */
 interface Part {
   readonly segment: number;
   /** From the start of the segment. */
   readonly offset: number;
   readonly into: Uint8Array;
+  readonly check: Check | undefined;
 }
 
 /** Bytes that come by one READ, and where they go. */
@@ -141,12 +149,16 @@ export async function readFromPeer(
   verify: boolean,
   deadline: Deadline,
 ): Promise<void> {
-  const windows = windowsOf(partsOf(table, ranges, landing.windowBytes), landing.windowBytes);
+  const checks = new Map<ReadRange, Check>();
+  if (verify) { for (const range of ranges) if (isWhole(range)) checks.set(range, { range, crc: 0 }); }
+  const windows = windowsOf(partsOf(table, ranges, checks, landing.windowBytes), landing.windowBytes);
   const { memory, registration } = await landing.open();
   const link = await peer.link(deadline);
-  let before: Promise<void> = Promise.resolve();
+  const underWay: Promise<void>[] = [];
   try {
+    let before: Promise<void> = Promise.resolve();
     for (const window of windows) {
+      if (underWay.length >= WINDOWS) await underWay.shift();
       deadline.check();
       const slot = await landing.pool.reserve(window.bytes, deadline);
       const remote = table.segments.get(window.segment)!.remote;
@@ -155,24 +167,26 @@ export async function readFromPeer(
         remoteOffset: extent.offset,
         bytes: extent.bytes,
       }));
-      const landed = read(link, registration, remote, pieces, slot, deadline).then(() => {
-        for (const { extent, at } of window.extents) scatter(extent, memory.bytes, slot.offset + at);
-        deadline.moved(window.bytes);
-      }).finally(() => slot.release());
-      landed.catch(() => {}); // awaited in the next round, or below
-      try {
-        await before;
-      } catch (error) {
-        await landed.catch(() => {});
-        throw error;
-      }
-      before = landed;
+      const inTurn = before;
+      const landed = (async () => {
+        try {
+          await read(link, registration, remote, pieces, slot, deadline);
+          await inTurn; // checksums are of bytes in their order
+          for (const { extent, at } of window.extents) scatter(extent, memory.bytes, slot.offset + at);
+          deadline.moved(window.bytes);
+        } finally {
+          slot.release();
+        }
+      })();
+      landed.catch(() => {}); // awaited in a later round, or below
+      underWay.push(before = landed);
     }
+    await Promise.all(underWay);
   } finally {
-    await before;
+    await Promise.allSettled(underWay);
   }
   await checkGuard(peer, link, table, objectId, landing, deadline);
-  if (verify) { for (const range of ranges) checkSum(range); }
+  for (const check of checks.values()) checkSum(check);
 }
 
 function read(
@@ -211,28 +225,38 @@ async function checkGuard(
   throw new DroppedError(`bundle ${objectId} was deleted while it was read`, { key: objectId });
 }
 
-function checkSum({ key, offset, into, object }: ReadRange): void {
-  if (object?.crc32 === undefined || offset !== 0 || into.byteLength !== object.bytes) return;
-  const actual = crc32(into);
-  if (actual === object.crc32) return;
+/** Whether a range is an object whose checksum is known, all of it. */
+function isWhole({ offset, into, object }: ReadRange): boolean {
+  return object?.crc32 !== undefined && offset === 0 && into.byteLength === object.bytes;
+}
+
+function checkSum({ range: { key, object }, crc }: Check): void {
+  if (crc === object!.crc32) return;
   throw new CorruptionError(`${key} does not have the checksum its manifest says`, {
     key,
-    expected: object.crc32,
-    actual,
+    expected: object!.crc32,
+    actual: crc,
   });
 }
 
-function partsOf(table: BundleTable, ranges: readonly ReadRange[], most: number): Part[] {
+function partsOf(
+  table: BundleTable,
+  ranges: readonly ReadRange[],
+  checks: ReadonlyMap<ReadRange, Check>,
+  most: number,
+): Part[] {
   const parts: Part[] = [];
   for (const range of ranges) {
     const place = table.objects.get(range.key);
     if (place === undefined) throw droppedError(range.key);
     checkRange(range, place.bytes);
+    const check = checks.get(range);
     for (let at = 0; at < range.into.byteLength; at += most) {
       parts.push({
         segment: place.segment,
         offset: place.offset + range.offset + at,
         into: range.into.subarray(at, at + most),
+        check,
       });
     }
   }
@@ -272,8 +296,10 @@ function windowsOf(parts: readonly Part[], most: number): Window[] {
 }
 
 function scatter(extent: Extent, memory: Uint8Array, at: number): void {
-  for (const { offset, into } of extent.parts) {
+  for (const { offset, into, check } of extent.parts) {
     const start = at + offset - extent.offset;
-    into.set(memory.subarray(start, start + into.byteLength));
+    const from = memory.subarray(start, start + into.byteLength);
+    if (check === undefined) into.set(from);
+    else check.crc = copyWithCrc(from, into, check.crc);
   }
 }
