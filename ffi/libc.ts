@@ -69,6 +69,8 @@ const TABLE = {
     result: "i32",
     c: "int setenv(const char *name, const char *value, int overwrite)",
   },
+  getenv: { args: ["buffer"], result: "pointer", c: "char *getenv(const char *name)" },
+  unsetenv: { args: ["buffer"], result: "i32", c: "int unsetenv(const char *name)" },
   fcntl: { args: ["i32", "i32", "i64"], result: "i32", c: "int fcntl(int fd, int command, ...)" },
   poll_blocking: {
     symbol: "poll",

@@ -6,7 +6,7 @@
  * @module
  */
 
-import { cstring, libc } from "./libc.ts";
+import { quietenMooncake } from "./environment.ts";
 import { type LoadedLibrary, loadLibrary } from "./loader.ts";
 
 /** What blocks is called off the event loop and takes addresses only. */
@@ -149,7 +149,7 @@ const INSTALL =
  * @throws {BackendUnavailableError} LIBRARY_MISSING, VERSION_MISMATCH
  */
 export function loadMooncakeStore(explicitPath?: string): MooncakeStoreLibrary {
-  quieten();
+  quietenMooncake();
   return loadLibrary({
     name: "Mooncake Store",
     sonames: ["libmooncake_store.so"],
@@ -175,13 +175,6 @@ export function loadMooncakeStore(explicitPath?: string): MooncakeStoreLibrary {
     optional: ["mooncake_store_setup_with_tenant"],
     install: INSTALL,
   }, MOONCAKE_STORE);
-}
-
-/** The library logs every call to standard error through glog, unless the environment says otherwise before it loads. */
-function quieten(): void {
-  // of the C environment: the runtimes' own `process.env` does not reach it everywhere; 0 keeps what a user has set
-  libc.symbols.setenv(cstring("GLOG_minloglevel"), cstring("3"), 0);
-  libc.symbols.setenv(cstring("MC_LOG_LEVEL"), cstring("ERROR"), 0);
 }
 
 /** How `batch_put_from` keeps objects. */

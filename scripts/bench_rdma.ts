@@ -3,7 +3,7 @@
  * then whole batches by the peer stores. For the lab's two devices, or one device to itself:
  *
  *   node scripts/lab.mjs bun scripts/bench_rdma.ts
- *   bun scripts/bench_rdma.ts --reader mlx5_0 --writer mlx5_1
+ *   bun scripts/bench_rdma.ts --reader mlx5_0 --writer mlx5_1 --only stores --transfer-engine libtransfer_engine.so
  *
  * @module
  */
@@ -31,6 +31,7 @@ const { values } = parseArgs({
     rounds: { type: "string", default: "5" },
     "batch-mib": { type: "string", default: "16" },
     "transfer-engine": { type: "string" },
+    only: { type: "string" },
     role: { type: "string" },
   },
 });
@@ -254,7 +255,9 @@ else {
   const folder = mkdtempSync(join(tmpdir(), "batchferry-bench-"));
   process.env.BATCHFERRY_RUNTIME_DIR = folder;
   console.log(`${"Deno" in globalThis ? "Deno" : "Bun"}, ${values.reader} reads ${values.writer}`);
-  await planeReads();
-  await storeReads(values["transfer-engine"] === undefined ? ["verbs"] : ["verbs", "transfer-engine"]);
+  if (values.only !== "stores") await planeReads();
+  if (values.only !== "plane") {
+    await storeReads(values["transfer-engine"] === undefined ? ["verbs"] : ["verbs", "transfer-engine"]);
+  }
   rmSync(folder, { recursive: true });
 }

@@ -29,6 +29,9 @@ export interface TransferEngineOptions {
 const BATCH_READS = 128;
 /** Polls that follow each other at once, before timers take over. */
 const EAGER_POLLS = 20;
+/** Polls of a transfer that takes long, and of one that was given up, come so many milliseconds apart. */
+const SLOWEST_POLL_MS = 10;
+const ABANDONED_POLL_MS = 100;
 
 /**
  * Opens the plane.
@@ -202,6 +205,7 @@ class TransferEngineLink implements Link {
     const room = statusRoom();
     let worst: TransferStatus = "COMPLETED";
     let polls = 0;
+    const startedMs = performance.now();
     for (const batch of batches) {
       for (let task = 0; task < batch.tasks;) {
         const status = this.#engine.status(batch, task, room);
@@ -211,7 +215,7 @@ class TransferEngineLink implements Link {
           continue;
         }
         if (polls++ < EAGER_POLLS) await new Promise((resolve) => setImmediate(resolve));
-        else await pause(watch.abandoned);
+        else await pause(performance.now() - startedMs, watch.abandoned);
       }
       this.#engine.free(batch);
     }
@@ -226,10 +230,14 @@ class TransferEngineLink implements Link {
   }
 }
 
-/** Waits for the next poll. What nobody waits for any more is looked at now and then, and does not keep the process. */
-function pause(abandoned: boolean): Promise<void> {
+/**
+ * Waits for the next poll: the longer it has taken, the longer it may take now. What nobody waits for any more is looked at
+ * now and then, and does not keep the process.
+ */
+function pause(elapsedMs: number, abandoned: boolean): Promise<void> {
   return new Promise((resolve) => {
-    const timer = setTimeout(resolve, abandoned ? 100 : 1);
+    const ms = abandoned ? ABANDONED_POLL_MS : Math.min(Math.max(1, elapsedMs / 16), SLOWEST_POLL_MS);
+    const timer = setTimeout(resolve, ms);
     if (abandoned) (timer as { unref?: () => void }).unref?.();
   });
 }
