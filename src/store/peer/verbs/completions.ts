@@ -11,8 +11,11 @@ import { check, type Device, failed } from "./device.ts";
 
 /** Completions that one poll takes. */
 const POLL_ENTRIES = 32;
-/** Turns of the event loop before another thread waits. */
-const EAGER_TURNS = 4;
+/**
+ * How long the event loop looks itself before another thread waits, in milliseconds: a short READ is over by then. A longer
+ * one would be held up, where the kernel needs this processor to move it.
+ */
+const EAGER_MS = 0.2;
 /** How long one wait in another thread lasts, in milliseconds: closing may have to wait for it. */
 const WAIT_MS = 200;
 
@@ -111,15 +114,15 @@ export class Completions {
 
   async #run(): Promise<void> {
     const { reqNotifyCq } = this.#device.ops;
-    let turns = 0;
+    let sinceMs = performance.now();
     while (this.#expected > 0) {
       if (this.#poll()) {
-        turns = 0;
         // others want the event loop too
         await new Promise((resolve) => setImmediate(resolve));
+        sinceMs = performance.now();
         continue;
       }
-      if (turns++ < EAGER_TURNS) {
+      if (performance.now() - sinceMs < EAGER_MS) {
         await new Promise((resolve) => setImmediate(resolve));
         continue;
       }
