@@ -244,12 +244,10 @@ async function storeReads(backends: readonly Backend[]): Promise<void> {
 }
 
 function report(what: string, ours: readonly number[], theirs: readonly number[]): void {
-  const [own, other] = [median(ours), median(theirs)];
-  console.log(
-    `${what.padEnd(32)} ${own.toFixed(3)} Gb/s, ib_read_bw ${other.toFixed(3)} Gb/s: ${
-      (own / other).toFixed(2)
-    }`,
-  );
+  const show = (all: readonly number[]): string =>
+    `${median(all).toFixed(3)} (${Math.min(...all).toFixed(3)} to ${Math.max(...all).toFixed(3)}) Gb/s`;
+  const ratio = (median(ours) / median(theirs)).toFixed(2);
+  console.log(`${what.padEnd(32)} ${show(ours)}, ib_read_bw ${show(theirs)}: ${ratio}`);
 }
 
 const [role, side] = (values.role ?? "").split(" ") as [string, string?];

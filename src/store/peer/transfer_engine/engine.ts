@@ -80,10 +80,11 @@ export async function useEngine(setup: EngineSetup): Promise<{ engine: Engine; r
 }
 
 /**
- * The engine picks transports by what the machine looks like unless it is told not to; RDMA is added afterwards. Its own
- * slices of 64 KiB cost more than they gain: of 1 MiB, as the verbs plane has them, they are read twice as fast.
+ * The engine picks transports by what the machine looks like unless it is told not to; RDMA is added afterwards. Slices of
+ * 256 KiB were read fastest over software RoCE, in both runtimes: a tenth to a third faster than its own of 64 KiB, and
+ * half as fast again as 1 MiB.
  */
-const DEFAULTS = { MC_FORCE_TCP: "1", MC_SLICE_SIZE: String(2 ** 20) };
+const DEFAULTS = { MC_FORCE_TCP: "1", MC_SLICE_SIZE: String(2 ** 18) };
 
 let lastOpening: Promise<unknown> = Promise.resolve();
 
