@@ -48,10 +48,9 @@ export function configOf(call: Invocation, backend?: string): ResolvedConfig {
   return config;
 }
 
-/** Opens what a configuration says; a command gives no memory to a cluster unless told to, for it would go with it. */
+/** Opens what a configuration says. */
 export async function connect(config: ResolvedConfig): Promise<TransferBackend> {
-  const { globalSegmentSize = 0 } = config;
-  return new TransferBackend(config, await openStore({ ...config, globalSegmentSize }));
+  return new TransferBackend(config, await openStore(config, { isBrief: true }));
 }
 
 /**

@@ -40,7 +40,8 @@ async function run(call: Invocation): Promise<void> {
   const config = configOf(call);
   terminal.status(`reading ${inputs.join(", ")} …`);
   const { rows, columns } = readInputs(inputs, schemaOf(call, config.fieldSchemas));
-  await using transfer = await connect(config);
+  // where a batch stays with the process that put it, this one stays until the batch is dropped
+  await using transfer = await connect({ ...config, lingerMs: config.lingerMs || FOR_EVER_MS });
   terminal.status(`writing ${plural(rows, "row")} …`);
   const start = performance.now();
   const partition = call.text("partition") ?? "default";
@@ -49,7 +50,7 @@ async function run(call: Invocation): Promise<void> {
     progress: terminal.progress(`writing ${plural(rows, "row")}`),
   });
   const ms = performance.now() - start;
-  const { bytesWritten: bytes } = await transfer.info();
+  const { bytesWritten: bytes, peers } = await transfer.info();
   const handle = batch.toHandle();
   const file = call.text("handle");
   if (file !== undefined) {
@@ -70,7 +71,11 @@ async function run(call: Invocation): Promise<void> {
     terminal.note(note());
     terminal.result({ ...facts, handle }, () => toJson(handle));
   }
+  if (peers !== null) terminal.note("this process has the batch, and ends when it is dropped");
 }
+
+/** What a timer can wait. */
+const FOR_EVER_MS = 2 ** 31 - 1;
 
 /** The configuration's field schemas and, before them, those of --schema. */
 function schemaOf(call: Invocation, configured: ReadonlyMap<string, FieldSchema>): Map<string, FieldSchema> {
