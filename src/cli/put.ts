@@ -4,7 +4,10 @@
  * @module
  */
 
+import { statSync } from "node:fs";
 import { Batch } from "../batch/batch.ts";
+import type { ColumnRemoteBatch } from "../remote/remote_batch.ts";
+import type { TransferBackend } from "../transfer/backend.ts";
 import { type Command, type Invocation, STORE } from "./command.ts";
 import { configOf, connect } from "./connect.ts";
 import { writeWhole } from "./files.ts";
@@ -12,6 +15,7 @@ import { formatOf, readInputs } from "./inputs.ts";
 import type { FieldSchema } from "../transfer/field_schema.ts";
 import { readSchemaFile } from "./schema.ts";
 import { formatBytes, formatRate, plural, toJson } from "./terminal.ts";
+import { UsageError } from "./usage.ts";
 
 /** The command. */
 export const put: Command = {
@@ -42,6 +46,12 @@ async function run(call: Invocation): Promise<void> {
   const { rows, columns } = readInputs(inputs, schemaOf(call, config.fieldSchemas));
   // where a batch stays with the process that put it, this one stays until the batch is dropped
   await using transfer = await connect({ ...config, lingerMs: config.lingerMs || FOR_EVER_MS });
+  const holds = (await transfer.info()).peers !== null;
+  if (holds && call.text("handle") === undefined && isPiped()) {
+    throw new UsageError(
+      "put holds the batch of a peer backend until it is dropped: name a file by --handle",
+    );
+  }
   terminal.status(`writing ${plural(rows, "row")} …`);
   const start = performance.now();
   const partition = call.text("partition") ?? "default";
@@ -50,28 +60,46 @@ async function run(call: Invocation): Promise<void> {
     progress: terminal.progress(`writing ${plural(rows, "row")}`),
   });
   const ms = performance.now() - start;
-  const { bytesWritten: bytes, peers } = await transfer.info();
+  try {
+    await tell(call, transfer, batch, ms);
+    if (holds) terminal.note("this process has the batch, and ends when it is dropped");
+  } catch (error) {
+    // Without its handle nobody would find the batch.
+    await batch.drop().catch(() => {});
+    throw error;
+  }
+}
+
+/** Says what was put, and where its handle is. */
+async function tell(
+  call: Invocation,
+  transfer: TransferBackend,
+  batch: ColumnRemoteBatch,
+  ms: number,
+): Promise<void> {
+  const { terminal } = call;
+  const { partition, rows, fields } = batch;
+  const { bytesWritten: bytes } = await transfer.info();
   const handle = batch.toHandle();
   const file = call.text("handle");
   if (file !== undefined) {
-    try {
-      await writeWhole(file, (output) => output.write(new TextEncoder().encode(`${toJson(handle)}\n`)));
-    } catch (error) {
-      // Without its handle nobody would find the batch.
-      await batch.drop().catch(() => {});
-      throw error;
-    }
+    await writeWhole(file, (output) => output.write(new TextEncoder().encode(`${toJson(handle)}\n`)));
   }
-  const facts = { partition, rows, fields: batch.fields, bytes, ms: Math.round(ms) };
+  const facts = { partition, rows, fields, bytes, ms: Math.round(ms) };
   const note = () =>
-    `${plural(rows, "row")}, ${plural(batch.fields.length, "field")}, ${formatBytes(bytes)} ` +
+    `${plural(rows, "row")}, ${plural(fields.length, "field")}, ${formatBytes(bytes)} ` +
     `in ${Math.round(ms)} ms (${formatRate(bytes, ms)})`;
   if (file !== undefined) terminal.outcome({ ...facts, handle: file }, note);
   else {
     terminal.note(note());
     terminal.result({ ...facts, handle }, () => toJson(handle));
   }
-  if (peers !== null) terminal.note("this process has the batch, and ends when it is dropped");
+}
+
+/** Whether standard output is read by another process, to its end. */
+function isPiped(): boolean {
+  const stdout = statSync("/proc/self/fd/1");
+  return stdout.isFIFO() || stdout.isSocket();
 }
 
 /** What a timer can wait. */

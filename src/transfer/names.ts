@@ -7,7 +7,7 @@
 import { stringifyJson } from "../batch/json.ts";
 import { checkSegment } from "../bundle/names.ts";
 import type { Deadline } from "../deadline.ts";
-import { DroppedError, TimeoutError } from "../errors.ts";
+import { BackendUnavailableError, DroppedError, TimeoutError } from "../errors.ts";
 import type { RemoteBatch } from "../remote/remote_batch.ts";
 import type { Session } from "../remote/session.ts";
 
@@ -47,13 +47,17 @@ export async function lookupHandle(
   signal: AbortSignal | undefined,
 ): Promise<string> {
   const key = nameKey(session, partition, name);
+  let cause: unknown;
   for (let wait = FIRST_WAIT_MS;; wait = Math.min(wait * 2, LONGEST_WAIT_MS)) {
     try {
       const bytes = await session.readObject(key, deadline);
       if (bytes !== undefined) return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
     } catch (error) {
-      // replaced by a name of another length, or deleted, while it was read: look again
-      if (!(error instanceof DroppedError)) throw error;
+      // replaced by a name of another length, or deleted, while it was read; or one process is silent, and another may
+      // publish it yet: look again
+      if (!(error instanceof DroppedError) && !isSilence(error)) throw error;
+      deadline.check();
+      cause = error;
     }
     if (deadline.remainingMs <= wait) {
       throw new TimeoutError(
@@ -61,12 +65,18 @@ export async function lookupHandle(
         {
           partition,
           key,
+          cause,
         },
       );
     }
     await sleep(wait, signal);
     deadline.check();
   }
+}
+
+function isSilence(error: unknown): boolean {
+  return (error instanceof BackendUnavailableError && error.code === "PEER_LOST") ||
+    (error instanceof TimeoutError && error.code === "TIMEOUT");
 }
 
 /** Waits, but not beyond the signal. */

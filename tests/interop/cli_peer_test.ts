@@ -53,5 +53,14 @@ describe("commands over a peer store", () => {
     await run(other, "drop", handle);
     assert.equal(await ended, 0);
     assert.doesNotMatch(await run(RUNTIME, "ls", backend), /[0-9a-f]{32}/);
+
+    // a pipe would be waited for to its end, which comes with the batch's
+    const piped = await runCommand(command(RUNTIME, SCRIPT, ["put", input, backend]), {
+      env,
+      cwd: folder.path,
+    });
+    assert.equal(piped.status, 2);
+    assert.match(piped.stderr, /name a file by --handle/);
+    assert.equal(piped.stdout, "");
   });
 });

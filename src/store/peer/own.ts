@@ -20,6 +20,8 @@ import {
 import { type Block, type PeerMemory, SEGMENT_BYTES } from "./memory.ts";
 import { type BundleTable, GUARD_BYTES, GUARD_MAGIC } from "./messages.ts";
 
+/** When the last small object was put, in microseconds: the next one is later, whatever the clock says. */
+let lastStamp = 0;
 /** Objects begin at multiples of it. */
 const ALIGNMENT = 64;
 
@@ -149,8 +151,8 @@ export class OwnObjects {
   put(key: string, value: Uint8Array): string {
     const copy = new Uint8Array(new ArrayBuffer(value.byteLength));
     copy.set(value);
-    const microseconds = Math.round((performance.timeOrigin + performance.now()) * 1000);
-    const stamp = `${microseconds.toString(16).padStart(14, "0")}${randomBytes(8).toString("hex")}`;
+    lastStamp = Math.max(Date.now() * 1000, lastStamp + 1);
+    const stamp = `${lastStamp.toString(16).padStart(14, "0")}${randomBytes(8).toString("hex")}`;
     this.#loose.set(key, { value: copy, stamp });
     return stamp;
   }

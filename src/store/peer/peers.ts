@@ -9,7 +9,7 @@ import { createHmac } from "node:crypto";
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
-import { tryEach } from "../../attempts.ts";
+import { trySteps } from "../../attempts.ts";
 import { Deadline } from "../../deadline.ts";
 import { TimeoutError } from "../../errors.ts";
 import { joinAddress, splitAddress } from "../addresses.ts";
@@ -183,13 +183,22 @@ export class Peers {
   /** Ends all connections, and takes the announcement back. */
   async close(): Promise<void> {
     this.#closed = true;
-    if (this.#own !== undefined) rmSync(join(this.#folder, encodeURIComponent(this.#own)), { force: true });
     const peers = [...this.#peers.values()];
     this.#peers.clear();
     this.#resting.clear();
     // at once: one that is silent keeps nobody waiting
-    const closing = peers.map((peer) => peer.close());
-    await tryEach(closing, (closed) => closed);
+    const closing = Promise.allSettled(peers.map((peer) => peer.close()));
+    await trySteps(
+      () => {
+        if (this.#own !== undefined) {
+          rmSync(join(this.#folder, encodeURIComponent(this.#own)), { force: true });
+        }
+      },
+      async () => {
+        const failed = (await closing).find(({ status }) => status === "rejected");
+        if (failed !== undefined) throw (failed as PromiseRejectedResult).reason;
+      },
+    );
   }
 }
 

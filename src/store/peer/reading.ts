@@ -40,14 +40,17 @@ export class LandingPlace {
     this.#current = new Landing(plane, bytes);
   }
 
-  /** The landing to use now. */
+  /** The landing to use now: one that was left is used again once its READs have ended. */
   get current(): Landing {
-    const { total, quarantined } = this.#current.pool.use;
-    if (quarantined > total / 2) {
-      this.#left.add(this.#current);
-      this.#current = new Landing(this.#plane, this.#bytes);
-    }
-    return this.#current;
+    const isCrowded = (landing: Landing): boolean => {
+      const { total, quarantined } = landing.pool.use;
+      return quarantined > total / 2;
+    };
+    if (!isCrowded(this.#current)) return this.#current;
+    this.#left.add(this.#current);
+    const again = this.#left.values().find((landing) => !isCrowded(landing));
+    if (again !== undefined) this.#left.delete(again);
+    return this.#current = again ?? new Landing(this.#plane, this.#bytes);
   }
 
   /** Gives the memory back. */
@@ -172,8 +175,11 @@ export async function readFromPeer(
         try {
           await read(link, registration, remote, pieces, slot, deadline);
           await inTurn; // checksums are of bytes in their order
-          for (const { extent, at } of window.extents) scatter(extent, memory.bytes, slot.offset + at);
-          deadline.moved(window.bytes);
+          let moved = 0;
+          for (const { extent, at } of window.extents) {
+            moved += scatter(extent, memory.bytes, slot.offset + at);
+          }
+          deadline.moved(moved);
         } finally {
           slot.release();
         }
@@ -295,11 +301,15 @@ function windowsOf(parts: readonly Part[], most: number): Window[] {
   return windows;
 }
 
-function scatter(extent: Extent, memory: Uint8Array, at: number): void {
+/** Copies what has come to where it was asked for; gives how many bytes. */
+function scatter(extent: Extent, memory: Uint8Array, at: number): number {
+  let moved = 0;
   for (const { offset, into, check } of extent.parts) {
     const start = at + offset - extent.offset;
     const from = memory.subarray(start, start + into.byteLength);
     if (check === undefined) into.set(from);
     else check.crc = copyWithCrc(from, into, check.crc);
+    moved += into.byteLength;
   }
+  return moved;
 }

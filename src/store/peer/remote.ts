@@ -187,7 +187,11 @@ export class RemotePeer {
       const opening = this.#link ??= this.#openLink();
       const link = await within(opening, deadline, this.address);
       if (link.alive) return link;
-      if (this.#link === opening) this.#link = undefined;
+      if (this.#link === opening) {
+        this.#link = undefined;
+        // one of them may be what it failed for, and would fail the next one too
+        this.#tables.clear();
+      }
       link.close().catch(() => {});
     }
   }
@@ -228,7 +232,10 @@ export class RemotePeer {
       const mine = newNonce();
       let expected: string | undefined;
       let connection: Connection | undefined;
+      let failed = false;
       const fail = (error: Error, state: PeerState = "gone"): void => {
+        if (failed) return;
+        failed = true;
         clearTimeout(timer);
         socket.destroy();
         if (connection !== undefined) return; // told by its end
@@ -301,16 +308,21 @@ export class RemotePeer {
 function within<T>(promise: Promise<T>, deadline: Deadline, address: string): Promise<T> {
   return new Promise((resolve, reject) => {
     const { signal, timeoutMs } = deadline.options;
-    const late = (): void =>
-      reject(new TimeoutError(`the process at ${address} did not answer within its time`));
-    const abort = (): void =>
-      reject(new TimeoutError("the call was aborted", { cause: signal?.reason }, "ABORTED"));
-    const timer = setTimeout(late, Math.min(timeoutMs ?? 2 ** 31 - 1, 2 ** 31 - 1));
-    if (signal?.aborted === true) abort();
-    signal?.addEventListener("abort", abort);
-    promise.then(resolve, reject).finally(() => {
+    const stop = (): void => {
       clearTimeout(timer);
       signal?.removeEventListener("abort", abort);
-    });
+    };
+    const late = (): void => {
+      stop();
+      reject(new TimeoutError(`the process at ${address} did not answer within its time`));
+    };
+    const abort = (): void => {
+      stop();
+      reject(new TimeoutError("the call was aborted", { cause: signal?.reason }, "ABORTED"));
+    };
+    const timer = setTimeout(late, Math.min(timeoutMs ?? 2 ** 31 - 1, 2 ** 31 - 1));
+    promise.then(resolve, reject).finally(stop);
+    if (signal?.aborted === true) abort();
+    else signal?.addEventListener("abort", abort);
   });
 }

@@ -42,6 +42,7 @@ export class PeerServer {
   readonly #endings = new Map<Socket, () => Promise<void>>();
   /** Requests that are being answered. */
   readonly #answering = new Set<Promise<void>>();
+  #closed = false;
 
   private constructor(server: Server, address: string, context: ServerContext) {
     this.#server = server;
@@ -78,6 +79,7 @@ export class PeerServer {
 
   #serve(socket: Socket): void {
     const { secret } = this.#context;
+    if (this.#closed) return void socket.destroy();
     this.#sockets.add(socket);
     socket.setNoDelay(true);
     socket.unref();
@@ -174,13 +176,12 @@ export class PeerServer {
 
   /** Stops listening and ends all connections. */
   async close(): Promise<void> {
+    this.#closed = true;
+    const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
     const endings = [...this.#endings.values()];
     for (const socket of this.#sockets) socket.destroy();
     await Promise.all(this.#answering); // never rejected
-    await trySteps(
-      () => tryEach(endings, (end) => end()),
-      () => new Promise<void>((resolve) => this.#server.close(() => resolve())),
-    );
+    await trySteps(() => tryEach(endings, (end) => end()), () => closed);
   }
 }
 

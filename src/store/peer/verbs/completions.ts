@@ -101,7 +101,8 @@ export class Completions {
   expect(id: number, count: number): void {
     this.#listeners.get(id)!.expected += count;
     this.#expected += count;
-    this.#running ??= this.#run()
+    // not at once: what a poll tells of may expect more
+    this.#running ??= Promise.resolve().then(() => this.#run())
       .catch((error) => {
         this.#expected = 0;
         for (const listening of [...this.#listeners.values()]) {
