@@ -54,9 +54,16 @@ export function ownAddress(): string {
 
 /** Whether somebody listens at an address. */
 export function listens(address: string, timeoutMs: number): Promise<boolean> {
-  const { host, port } = splitAddress(address);
+  return accepts(splitAddress(address), timeoutMs);
+}
+
+/** Whether somebody accepts connections at an address or a socket's path. */
+export function accepts(
+  where: { readonly host: string; readonly port: number } | { readonly path: string },
+  timeoutMs: number,
+): Promise<boolean> {
   return new Promise((resolve) => {
-    const socket = connect({ host, port });
+    const socket = connect(where);
     const end = (answer: boolean): void => {
       clearTimeout(timer);
       socket.destroy();

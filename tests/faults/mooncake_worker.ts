@@ -4,14 +4,15 @@
  * @module
  */
 
-import { createInterface } from "node:readline";
 import process from "node:process";
-import { BatchferryError, openTransfer, tensor, type TransferBackend } from "../../mod.ts";
+import { openTransfer, tensor, type TransferBackend } from "../../mod.ts";
 import type { Staging } from "../../src/store/mooncake/client.ts";
 import { Deadline } from "../../src/deadline.ts";
 import { connectAgent } from "../../src/transfer/agent/client.ts";
 import { resolveConfig } from "../../src/transfer/config.ts";
 import { clientSetup } from "../../src/transfer/mooncake.ts";
+import { rowsOf, WIDTH } from "../support/peer_rows.ts";
+import { obeyLines } from "../support/worker_loop.ts";
 
 interface Order {
   readonly op: "open" | "put" | "check" | "hold" | "close";
@@ -22,15 +23,9 @@ interface Order {
   readonly rows?: number;
 }
 
-const WIDTH = 1024;
 let transfer: TransferBackend | undefined;
 let config: Record<string, unknown> = {};
 const held: Staging[] = [];
-
-/** Rows that nobody else has. */
-function values(seed: number, rows: number): Int32Array<ArrayBuffer> {
-  return Int32Array.from({ length: rows * WIDTH }, (_, i) => Math.imul(seed + 1, 0x9e3779b1) ^ i);
-}
 
 async function obey(
   { op, partition = "p", name = "", seed = 0, rows = 64, ...order }: Order,
@@ -42,7 +37,7 @@ async function obey(
       return process.pid;
     case "put": {
       const batch = await transfer!.put(partition, null, {
-        x: tensor("int32", [rows, WIDTH], values(seed, rows)),
+        x: tensor("int32", [rows, WIDTH], rowsOf(seed, rows)),
       }, rows);
       await transfer!.publish(partition, name, batch);
       return batch.rows;
@@ -50,7 +45,7 @@ async function obey(
     case "check": {
       const batch = await transfer!.lookup(partition, name, { timeoutMs: 30_000 });
       const data = (await batch.materialize()).tensor("x").data as Int32Array;
-      const expected = values(seed, rows);
+      const expected = rowsOf(seed, rows);
       return data.length === expected.length && data.every((value, i) => value === expected[i]);
     }
     case "hold": {
@@ -66,13 +61,4 @@ async function obey(
   }
 }
 
-for await (const line of createInterface({ input: process.stdin })) {
-  let answer: Record<string, unknown>;
-  try {
-    answer = { result: await obey(JSON.parse(line) as Order) };
-  } catch (error) {
-    answer = { code: error instanceof BatchferryError ? error.code : "INTERNAL", message: String(error) };
-  }
-  console.log(JSON.stringify(answer));
-}
-process.exit(0);
+await obeyLines(obey);

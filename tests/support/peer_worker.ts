@@ -5,9 +5,7 @@
  */
 
 import process from "node:process";
-import { createInterface } from "node:readline";
 import {
-  BatchferryError,
   type ColumnRemoteBatch,
   openTransfer,
   tensor,
@@ -15,6 +13,7 @@ import {
   type TransferConfig,
 } from "../../mod.ts";
 import { rowsOf, WIDTH } from "./peer_rows.ts";
+import { obeyLines } from "./worker_loop.ts";
 
 interface Order {
   readonly op: "open" | "put" | "replace" | "read" | "forever" | "close";
@@ -62,13 +61,4 @@ async function obey({ op, config, handle, seed = 0, rows = 64 }: Order): Promise
   }
 }
 
-for await (const line of createInterface({ input: process.stdin })) {
-  let answer: Record<string, unknown>;
-  try {
-    answer = { result: await obey(JSON.parse(line) as Order) };
-  } catch (error) {
-    answer = { code: error instanceof BatchferryError ? error.code : "INTERNAL", message: String(error) };
-  }
-  console.log(JSON.stringify(answer));
-}
-process.exit(0);
+await obeyLines(obey);

@@ -5,12 +5,11 @@
  */
 
 import { lstatSync } from "node:fs";
-import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { sys } from "../../../ffi/libc.ts";
 import { Deadline } from "../../deadline.ts";
-import { joinAddress, listens, splitAddress } from "../../store/addresses.ts";
+import { accepts, joinAddress, listens, splitAddress } from "../../store/addresses.ts";
 import { MasterPages } from "../../store/mooncake/master.ts";
 import { agentStatus } from "../../transfer/agent/client.ts";
 import { formatAge, formatBytes, plural } from "../terminal.ts";
@@ -113,7 +112,9 @@ export async function checkAgent(host: Host, needs: Needs, timeoutMs: number): P
 async function findAgent(folder: string, { config, setup }: Needs, timeoutMs: number): Promise<Check> {
   const name = "agent";
   const sockets = namesIn(folder).filter((file) => /^mooncake-.*\.sock$/.test(file));
-  const answers = await Promise.all(sockets.map((file) => accepts(join(folder, file), timeoutMs / 2)));
+  const answers = await Promise.all(
+    sockets.map((file) => accepts({ path: join(folder, file) }, timeoutMs / 2)),
+  );
   const running = sockets.filter((_, i) => answers[i]);
   const others = `${plural(running.length, "agent")} running`;
   if (setup === undefined || config?.clientScope !== "node") {
@@ -141,19 +142,4 @@ async function findAgent(folder: string, { config, setup }: Needs, timeoutMs: nu
       facts: { running },
     };
   }
-}
-
-/** Whether somebody accepts connections at a socket. */
-function accepts(path: string, timeoutMs: number): Promise<boolean> {
-  return new Promise((resolve) => {
-    const socket = connect({ path });
-    const end = (answer: boolean): void => {
-      clearTimeout(timer);
-      socket.destroy();
-      resolve(answer);
-    };
-    const timer = setTimeout(end, timeoutMs, false);
-    socket.once("connect", () => end(true));
-    socket.once("error", () => end(false));
-  });
 }

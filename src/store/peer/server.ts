@@ -72,11 +72,6 @@ export class PeerServer {
     return new PeerServer(server, joinAddress({ host, port: bound.port }), context);
   }
 
-  /** Connections that are open. */
-  get connections(): number {
-    return this.#sockets.size;
-  }
-
   #serve(socket: Socket): void {
     const { secret } = this.#context;
     if (this.#closed) return void socket.destroy();

@@ -51,7 +51,6 @@ export interface DeviceLimits {
   /** READs under way that a queue pair may answer, and start. */
   readonly maxReadsAnswered: number;
   readonly maxReadsStarted: number;
-  readonly maxMrBytes: bigint;
   readonly ports: number;
 }
 
@@ -201,7 +200,6 @@ function queryDevice(library: IbverbsLibrary, context: bigint): DeviceLimits {
     maxQpWr: count(layout.max_qp_wr),
     maxReadsAnswered: count(layout.max_qp_rd_atom),
     maxReadsStarted: count(layout.max_qp_init_rd_atom),
-    maxMrBytes: view.getBigUint64(layout.max_mr_size[0], true),
     ports: view.getUint8(layout.phys_port_cnt[0]),
   };
 }
